@@ -105,7 +105,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     for endpoint::Response { status, text, types, schema } in endpoint.responses {
         responses.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
-    let of_queries = if ["queries", "entities"].contains(&endpoint.tag) { QUERY_ERRORS } else { &[] };
+    let of_queries = if ["queries", "entities", "tables"].contains(&endpoint.tag) { QUERY_ERRORS } else { &[] };
     for (status, text) in of_queries.iter().chain(COMMON_ERRORS) {
         let problem = json!({"description": text, "content": content(&["application/problem+json"], "Problem")});
         responses.entry(status.to_string()).or_insert(problem);

@@ -215,7 +215,7 @@ fn routes(
         runs: Arc::clone(batch) as _,
         streams: status,
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
-        tables: Arc::new(TableRows::new(Arc::clone(intake))),
+        tables: Arc::new(TableRows::new(Arc::clone(intake), base.lake.clone())),
         alerts: alerts.alerts(),
         sinks,
         erasures: Arc::new(eraser),

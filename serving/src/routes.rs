@@ -77,7 +77,7 @@ pub fn routes(state: ServingState, others: Router, outside: &Perimeter) -> Route
             get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
         )
         .route("/v1/tables/{stream}/rows", get(tables::rows))
-        .route("/v1/tables/{stream}/rows/{key}", plain(get(tables::row)))
+        .route("/v1/tables/{stream}/rows/{key}", get(tables::row))
         .route("/v1/entities/{stream}", get(entities::list))
         .route("/v1/entities/{stream}/{id}", get(entities::describe).delete(erasures::erase))
         .route("/v1/erasures", plain(get(erasures::list)))

@@ -18,6 +18,11 @@ pub const PARAMETERS: &[(&str, &str, &str)] = &[
         "`document`: rows with their provenance; `rows`: the bare array",
     ),
     ("as_of", r#"{"type": "string"}"#, "query a past state: a time or the number of a batch version"),
+    (
+        "tables.as_of",
+        r#"{"type": "string", "format": "date-time"}"#,
+        "the rows that events of this time are joined with",
+    ),
     ("version", r#"{"type": "integer"}"#, "number of a batch version"),
     ("every", r#"{"type": "string"}"#, "interval between updates: 100ms to 60m; default: 1s"),
     ("measure", r#"{"type": "string"}"#, "return only this measure"),

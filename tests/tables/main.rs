@@ -4,6 +4,7 @@ mod alerts;
 mod changes;
 mod crashes;
 mod histories;
+mod past;
 mod reading;
 mod recipes;
 mod semantics;

@@ -11,6 +11,7 @@ use futures::{StreamExt, stream};
 use lake::{ArchiveTags, DataFile, Lake, TablePath};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::ids::Partition;
 use shared::stream::system_columns;
 
 use super::ReadError;
@@ -38,7 +39,7 @@ async fn restore_stream(log: &StreamLog, lake: &Lake) -> Result<(), ReadError> {
     let stream = log.stream();
     let entity = stream.columns[stream.entity.unwrap_or_default()].name.clone();
     let names = [entity.clone(), system_columns::SEQUENCE.to_owned()];
-    let table_of = |partition: &PartitionLog| partition.entities().cloned();
+    let table_of = |_: Partition, partition: &PartitionLog| partition.entities().cloned();
     each_archived_file(log, lake, &names, table_of, move |path, table| restore_file(path, &entity, table)).await
 }
 
@@ -48,7 +49,7 @@ pub(crate) async fn each_archived_file<T: Send + Sync + 'static>(
     log: &StreamLog,
     lake: &Lake,
     names: &[String],
-    target: impl Fn(&PartitionLog) -> Option<Arc<T>>,
+    target: impl Fn(Partition, &PartitionLog) -> Option<Arc<T>>,
     read: impl Fn(&str, &T) -> Result<(), String> + Send + Sync + 'static,
 ) -> Result<(), ReadError> {
     let stream = log.stream();
@@ -60,7 +61,9 @@ pub(crate) async fn each_archived_file<T: Send + Sync + 'static>(
         let Ok(tags) = ArchiveTags::from_tags(&file.tags) else { continue };
         let Some(partition) = log.partition(tags.partition) else { continue };
         // Events that the log still has were restored from it.
-        let (Some(target), true) = (target(partition), tags.from < partition.range().0) else { continue };
+        let (Some(target), true) = (target(tags.partition, partition), tags.from < partition.range().0) else {
+            continue;
+        };
         reads.push((file.clone(), target));
     }
     let read = Arc::new(read);

@@ -12,6 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Ar
 use arrow::compute::take;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
+use arrow::util::display::array_value_to_string;
 use parking_lot::{Mutex, RwLock};
 use shared::control::RowsStatus;
 use shared::entity::EntityId;
@@ -47,6 +48,18 @@ struct StoredRows {
 struct LastEvent {
     offset: i64,
     asserts: Option<RowValues>,
+}
+
+/// An event that asserts or retracts a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowEvent<'e> {
+    /// Its index among the events that are read together.
+    pub index: usize,
+    /// As in [`RowKey`].
+    pub key: &'e [u8],
+    /// As in [`RowValues`].
+    pub row: &'e [u8],
+    pub retracts: bool,
 }
 
 /// How rows are held as bytes.
@@ -134,19 +147,30 @@ impl CurrentRows {
     /// Notes events that are stored already, with the columns of [`Stream::schema`], in any order. They count once
     /// [`CurrentRows::settle`] was called.
     pub(crate) fn restore(&self, columns: &[ArrayRef], offset: impl Fn(usize) -> i64) -> Result<(), ArrowError> {
+        let mut restored = self.restored.lock();
+        self.each_event(columns, &mut |RowEvent { index, key, row, retracts }| {
+            let offset = offset(index);
+            let last = restored.get(key);
+            if last.is_none_or(|last| last.offset < offset) {
+                let asserts = (!retracts).then(|| RowValues::from(row));
+                restored.insert(key.into(), LastEvent { offset, asserts });
+            }
+        })
+    }
+
+    /// Calls `each` with events, which have the columns of [`Stream::schema`].
+    pub(crate) fn each_event(
+        &self,
+        columns: &[ArrayRef],
+        each: &mut dyn FnMut(RowEvent<'_>),
+    ) -> Result<(), ArrowError> {
         let RowLayout { key, retracted, keys, values, .. } = &self.layout;
         let keys = keys.convert_columns(&[Arc::clone(&columns[*key])])?;
         let rows = values.convert_columns(&self.layout.of_rows(columns))?;
         let is_retraction = columns[*retracted].as_boolean();
-        let mut restored = self.restored.lock();
         for (index, (key, row)) in keys.iter().zip(rows.iter()).enumerate() {
-            let offset = offset(index);
             let retracts = is_retraction.is_valid(index) && is_retraction.value(index);
-            let last = restored.get(key.as_ref());
-            if last.is_none_or(|last| last.offset < offset) {
-                let asserts = (!retracts).then(|| RowValues::from(row.as_ref()));
-                restored.insert(key.as_ref().into(), LastEvent { offset, asserts });
-            }
+            each(RowEvent { index, key: key.as_ref(), row: row.as_ref(), retracts });
         }
         Ok(())
     }
@@ -178,6 +202,13 @@ impl CurrentRows {
         let RowLayout { stream, key: index, keys, .. } = &self.layout;
         let keys = keys.convert_columns(&[key.column(stream.columns[*index].data_type)])?;
         Ok(keys.row(0).as_ref().into())
+    }
+
+    /// A key as text, as paths and parameters have it.
+    pub fn key_text(&self, key: &RowKey) -> Result<String, ArrowError> {
+        let keys = &self.layout.keys;
+        let columns = keys.convert_rows([keys.parser().parse(key)])?;
+        array_value_to_string(&columns[0], 0)
     }
 
     /// Rows behind the key `after`: at most `rows_max`, and no more than the first that reaches `bytes_max`.

@@ -30,6 +30,7 @@ mod table_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use current_rows::RowEvent;
 pub use current_rows::{CurrentRows, RowKey, RowRange, RowValues};
 pub use entities::EntityTable;
 pub(crate) use entities::stored_sequences;

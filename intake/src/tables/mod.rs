@@ -1,6 +1,8 @@
 //! Reads the current rows of tables, which the partitions' writers keep ([`crate::partition`]), and restores them at a start from the
-//! archive ([`restore`]), and their versions for views that are joined with tables ([`versions`]). Nothing here changes a row.
+//! archive ([`restore`]), and their versions for views that are joined with tables ([`versions`]). Rows as of an instant are read from all
+//! changes at each request ([`past`]). Nothing here changes a row.
 
+mod past;
 pub mod restore;
 pub mod versions;
 
@@ -8,12 +10,20 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use lake::Lake;
 use shared::entity::EntityId;
 use shared::handoff::HandoffError;
-use shared::ids::StreamName;
+use shared::ids::{Partition, StreamName};
 use shared::limits::TABLE_PAGE_BYTES_MAX;
+use shared::lookup::instant::SeenRow;
+use shared::partial::query_budget::QueryBudget;
 use shared::stream::Stream;
-use shared::table_reader::{RowPage, TableReader};
+use shared::table_reader::{PageSelection, PastRowsError, RowPage, TableReader, no_table};
+use shared::time::Micros;
+
+use self::past::{FoundRows, PastError, PastRequest, Selection};
 
 use crate::event_id::hash_entity;
 use crate::partition::{CurrentRows, RowKey, RowRange, RowValues};
@@ -21,17 +31,46 @@ use crate::streams::{Intake, StreamLog};
 use crate::submit::partition_of;
 
 /// The rows of all tables.
-pub struct TableRows(Arc<Intake>);
+pub struct TableRows {
+    intake: Arc<Intake>,
+    lake: Lake,
+}
 
 impl TableRows {
-    /// Reads the rows that the logs of `intake` keep.
-    pub fn new(intake: Arc<Intake>) -> TableRows {
-        TableRows(intake)
+    /// Reads the rows that the logs of `intake` keep, and changes from the archives in `lake`.
+    pub fn new(intake: Arc<Intake>, lake: Lake) -> TableRows {
+        TableRows { intake, lake }
     }
 
     fn table(&self, name: &StreamName) -> Result<&Arc<StreamLog>, HandoffError> {
-        let log = self.0.stream(name).filter(|log| log.stream().table.is_some());
-        log.ok_or_else(|| HandoffError(format!("there is no table {name}")))
+        let log = self.intake.stream(name).filter(|log| log.stream().table.is_some());
+        log.ok_or_else(|| no_table(name))
+    }
+}
+
+/// The partition that has the row with this key; `None`: any may have it, because the producer of a topic decides.
+fn partition_of_row(log: &StreamLog, key: &EntityId) -> Option<Partition> {
+    log.stream().topic().is_none().then(|| partition_of(hash_entity(key), log.stream().partitions))
+}
+
+/// The rows of any partition: they all have the same layout.
+fn layout(log: &StreamLog) -> Result<&CurrentRows, HandoffError> {
+    let no_partitions = || HandoffError(format!("table {} has no partitions", log.stream().name));
+    partitions(log).first().copied().ok_or_else(no_partitions)
+}
+
+/// The rows with the columns of the declaration.
+fn declared_rows(log: &StreamLog, rows: &[RowValues]) -> Result<RecordBatch, HandoffError> {
+    let rows = layout(log)?.batch(rows).and_then(|rows| declared(&rows, log.stream()));
+    rows.map_err(|error| HandoffError(error.to_string()))
+}
+
+impl From<PastError> for PastRowsError {
+    fn from(error: PastError) -> PastRowsError {
+        match error {
+            PastError::Exceeded(exceeded) => exceeded.into(),
+            PastError::Read(error) => HandoffError(error.to_string()).into(),
+        }
     }
 }
 
@@ -77,20 +116,16 @@ fn merged(parts: &[&CurrentRows], after: Option<&RowKey>, limit: usize) -> RowRa
 
 impl TableReader for TableRows {
     fn stream(&self, name: &str) -> Option<Arc<Stream>> {
-        Some(Arc::clone(self.0.stream(&name.parse().ok()?)?.stream()))
+        Some(Arc::clone(self.intake.stream(&name.parse().ok()?)?.stream()))
     }
 
     fn row(&self, table: &StreamName, key: &EntityId) -> Result<Option<RecordBatch>, HandoffError> {
         let log = self.table(table)?;
         let failed = |error: ArrowError| HandoffError(error.to_string());
-        if log.stream().topic().is_none() {
-            let partition = partition_of(hash_entity(key), log.stream().partitions);
-            let Some(rows) = log.partition(partition).and_then(|partition| partition.rows()) else { return Ok(None) };
-            let found = rows.find(key).map_err(failed)?;
-            return found.map(|rows| declared(&rows, log.stream())).transpose().map_err(failed);
-        }
-        // Where a topic has a key, its producer decides.
-        for rows in partitions(log) {
+        let only = partition_of_row(log, key);
+        let all = (0..).map(Partition).zip(log.partitions());
+        for (_, partition) in all.filter(|(partition, _)| only.is_none_or(|only| only == *partition)) {
+            let Some(rows) = partition.rows() else { continue };
             if let Some(rows) = rows.find(key).map_err(failed)? {
                 return declared(&rows, log.stream()).map(Some).map_err(failed);
             }
@@ -98,15 +133,74 @@ impl TableReader for TableRows {
         Ok(None)
     }
 
-    fn rows(&self, table: &StreamName, after: Option<&EntityId>, limit: usize) -> Result<RowPage, HandoffError> {
+    fn rows(
+        &self,
+        table: &StreamName,
+        PageSelection { after, limit }: &PageSelection,
+    ) -> Result<RowPage, HandoffError> {
         let log = self.table(table)?;
         let failed = |error: ArrowError| HandoffError(error.to_string());
-        let parts = partitions(log);
-        let Some(any) = parts.first() else { return Err(HandoffError(format!("table {table} has no partitions"))) };
-        let after = after.map(|key| any.key(key)).transpose().map_err(failed)?;
-        let RowRange { rows, has_more } = merged(&parts, after.as_ref(), limit);
+        let layout = layout(log)?;
+        let after = after.as_ref().map(|key| layout.key(key)).transpose().map_err(failed)?;
+        let RowRange { rows, has_more } = merged(&partitions(log), after.as_ref(), *limit);
+        let last = rows.last().filter(|_| has_more);
+        let next = last.map(|(key, _)| layout.key_text(key)).transpose().map_err(failed)?;
         let values: Vec<RowValues> = rows.into_iter().map(|(_, values)| values).collect();
-        let rows = any.batch(&values).and_then(|rows| declared(&rows, log.stream())).map_err(failed)?;
-        Ok(RowPage { rows, has_more })
+        Ok(RowPage { rows: declared_rows(log, &values)?, next })
+    }
+
+    fn row_as_of<'a>(
+        &'a self,
+        table: &'a StreamName,
+        key: &'a EntityId,
+        instant: Micros,
+        budget: QueryBudget,
+    ) -> BoxFuture<'a, Result<SeenRow<RecordBatch>, PastRowsError>> {
+        async move {
+            let log = self.table(table)?;
+            let selection = Selection::Row { id: key.clone(), partition: partition_of_row(log, key) };
+            let FoundRows { mut rows, .. } =
+                past::read(log, &self.lake, &PastRequest { instant, selection, budget }).await?;
+            Ok(match rows.pop().map(|(_, row)| row) {
+                None | Some(SeenRow::Unknown) => SeenRow::Unknown,
+                Some(SeenRow::Row(values)) => SeenRow::Row(declared_rows(log, &[values])?),
+                Some(SeenRow::Deleted(at)) => SeenRow::Deleted(at),
+                Some(SeenRow::NotYet(first)) => SeenRow::NotYet(first),
+            })
+        }
+        .boxed()
+    }
+
+    fn rows_as_of<'a>(
+        &'a self,
+        table: &'a StreamName,
+        PageSelection { after, limit }: &'a PageSelection,
+        instant: Micros,
+        budget: QueryBudget,
+    ) -> BoxFuture<'a, Result<RowPage, PastRowsError>> {
+        async move {
+            let log = self.table(table)?;
+            let failed = |error: ArrowError| HandoffError(error.to_string());
+            let layout = layout(log)?;
+            let after = after.as_ref().map(|key| layout.key(key)).transpose().map_err(failed)?;
+            let selection = Selection::Page { after, limit: *limit };
+            let FoundRows { rows: found, mut has_more } =
+                past::read(log, &self.lake, &PastRequest { instant, selection, budget }).await?;
+            let (mut values, mut bytes, mut last) = (Vec::new(), 0, None);
+            for (key, row) in found {
+                if bytes >= TABLE_PAGE_BYTES_MAX {
+                    has_more = true;
+                    break;
+                }
+                if let SeenRow::Row(row) = row {
+                    bytes += row.len();
+                    values.push(row);
+                }
+                last = Some(key);
+            }
+            let next = last.filter(|_| has_more).map(|key| layout.key_text(&key)).transpose().map_err(failed)?;
+            Ok(RowPage { rows: declared_rows(log, &values)?, next })
+        }
+        .boxed()
     }
 }

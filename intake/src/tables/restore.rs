@@ -8,11 +8,12 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use lake::Lake;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::ids::Partition;
 use shared::stream::{Stream, system_columns};
 
 use crate::entities::restore::each_archived_file;
 use crate::entities::{ReadError, fitted};
-use crate::partition::CurrentRows;
+use crate::partition::{CurrentRows, PartitionLog};
 use crate::streams::Intake;
 
 /// Rows decoded at once.
@@ -26,8 +27,8 @@ pub async fn restore(intake: &Intake, lake: &Lake) -> Result<(), ReadError> {
     for log in intake.streams().filter(|log| log.stream().table.is_some()) {
         let stream = log.stream();
         let names: Vec<String> = stream.archive_schema().fields().iter().map(|field| field.name().clone()).collect();
-        let (of_file, rows_of) =
-            (std::sync::Arc::clone(stream), |partition: &crate::partition::PartitionLog| partition.rows().cloned());
+        let of_file = std::sync::Arc::clone(stream);
+        let rows_of = |_: Partition, partition: &PartitionLog| partition.rows().cloned();
         each_archived_file(log, lake, &names, rows_of, move |path, rows| restore_file(path, &of_file, rows)).await?;
     }
     Ok(())

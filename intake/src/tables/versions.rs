@@ -37,7 +37,7 @@ pub async fn restore(intake: &Intake, lake: &Lake, lookups: &Lookups) -> Result<
         let Some(log) = intake.stream(&table.table().name) else { continue };
         let names: Vec<String> =
             table.table().archive_schema().fields().iter().map(|field| field.name().clone()).collect();
-        let archived = |partition: &PartitionLog| {
+        let archived = |_: Partition, partition: &PartitionLog| {
             Some(Arc::new(Archived { table: Arc::clone(table), before: partition.range().0 }))
         };
         each_archived_file(log, lake, &names, archived, restore_file).await?;

@@ -63,8 +63,24 @@ impl History {
 
     /// Returns the number of the values that an event at `time` sees.
     pub fn as_of(&self, time: i64) -> u32 {
+        self.version_at(time).map_or(NO_ROW, |version| version.row)
+    }
+
+    /// Returns the version that an event at `time` sees, which may be a deletion.
+    pub fn version_at(&self, time: i64) -> Option<&Version> {
         let after = self.0.partition_point(|version| version.time <= time);
-        after.checked_sub(1).map_or(NO_ROW, |at| self.0[at].row)
+        self.0.get(after.checked_sub(1)?)
+    }
+
+    /// Forgets versions that an event at `time` does not see, whatever changes follow.
+    pub fn forget_unseen(&mut self, time: i64) {
+        // A deletion that becomes void uncovers the version before it, and a later one is not before the last.
+        let after = self.0.partition_point(|version| version.time <= time);
+        let (seen, last) = (after.saturating_sub(2)..after, self.0.len().saturating_sub(2)..);
+        if self.0.len() > seen.len() + 2 {
+            let mut at = 0..;
+            self.0.retain(|_| at.next().is_some_and(|at| seen.contains(&at) || last.contains(&at)));
+        }
     }
 
     /// Memory beside the history itself, in bytes.

@@ -4,11 +4,12 @@
 //! [`table`] keeps the versions of the rows of one table: by their keys ([`index`]), each with its time ([`history`]), and their values
 //! ([`values`], [`texts`]).
 //! [`join`] adds the joined columns to batches of events. Both layers join with the same code: speed with the versions that it knows
-//! when it folds, batch with those before its cut.
+//! when it folds, batch with those before its cut. [`instant`] finds the version of one row in the same way, for `as_of`.
 
 pub mod definition;
 mod history;
 mod index;
+pub mod instant;
 pub mod join;
 mod key_table;
 pub mod table;

@@ -7,6 +7,7 @@ use arrow::compute::take;
 use arrow::datatypes::{Int64Type, UInt16Type};
 use proptest::prelude::*;
 
+use super::instant::{RowAtInstant, SeenRow};
 use super::join::EventJoin;
 use super::table::{LookupTable, Lookups, TableEvents};
 use crate::ids::{Offset, Partition};
@@ -14,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::seam::{Cut, CutPoint};
 use crate::sql::parse_definitions;
 use crate::stream::Stream;
+use crate::time::Micros;
 use crate::view::View;
 
 const SQL: &str = "
@@ -184,6 +186,34 @@ proptest! {
         prop_assert_eq!(world.table(&restored).settle().expect("settles"), (ends[0] + ends[1]) as u64);
         prop_assert_eq!(world.seen(&restored, &probes), expected);
         prop_assert_eq!(world.table(&restored).status().versions, world.table(&lookups).status().versions);
+    }
+
+    #[test]
+    fn a_row_at_an_instant_is_the_one_that_an_event_sees(changes in changes(), seed in 0usize..11) {
+        let logs = logs(&changes);
+        for (key, time) in probes(&logs) {
+            let (partition, log) = (key.rem_euclid(2) as u32, &logs[key.rem_euclid(2) as usize]);
+            let mut of_key: Vec<(usize, &Event)> = log.iter().enumerate().filter(|(_, event)| event.key == key).collect();
+            of_key.sort_by_key(|(offset, _)| (offset * 7 + seed) % 11);
+            let mut row = RowAtInstant::new(Micros(time));
+            for (offset, event) in of_key {
+                let offset = Offset(offset as u64);
+                match event.n {
+                    Some(n) => row.write(Partition(partition), offset, Micros(event.time), || n),
+                    None => row.delete(Partition(partition), offset, Micros(event.accepted)),
+                }
+            }
+            let seen = row.seen();
+            let expected = scan(&logs, [logs[0].len(), logs[1].len()], key, time);
+            prop_assert_eq!(match seen { SeenRow::Row(n) => Some(n), _ => None }, expected, "{} at {}", key, time);
+            let first = log.iter().filter(|event| event.key == key && event.n.is_some()).map(|event| event.time).min();
+            match seen {
+                SeenRow::Unknown => prop_assert_eq!(first, None),
+                SeenRow::NotYet(at) => prop_assert!(first == Some(at.0) && at.0 > time),
+                SeenRow::Deleted(at) => prop_assert!(first.is_some_and(|first| first <= at.0) && at.0 <= time),
+                SeenRow::Row(_) => {}
+            }
+        }
     }
 
     #[test]
