@@ -121,7 +121,7 @@ impl Operation {
             Operation::Update => "u",
             Operation::Read => "r",
             Operation::Delete => "d",
-            Operation::Truncate => return Err(RejectReason::NoChange { reason: "a TRUNCATE names no rows" }),
+            Operation::Truncate => return Err(RejectReason::Truncate),
             Operation::Message => return Err(RejectReason::NoChange { reason: "it is a logical decoding message" }),
         };
         Ok(ChangeFacts { operation, source_ms })

@@ -167,6 +167,9 @@ pub enum DecodeError {
     /// The body is a table, and its events take more memory than one request may.
     #[error("the events of the body take more than {max} bytes in memory; send it in parts")]
     EventsTooLarge { max: usize },
+    /// A record of a table's topic deletes all of its rows. Those before it and those behind it are read apart.
+    #[error("the record {record} deletes all rows")]
+    Truncate { record: usize },
     /// The body is not a table of its type, or its columns do not fit the stream.
     #[error("cannot read the table: {reason}")]
     Table { reason: String },

@@ -33,7 +33,8 @@ pub enum TextFormat {
 /// Reads the events of `records` with values of text, in their order. A rejected one has its index in `records` as its line.
 ///
 /// # Errors
-/// [`DecodeError::TooManyEvents`] beyond [`Options::values_max`]. All else is a rejection of single records.
+/// [`DecodeError::TooManyEvents`] beyond [`Options::values_max`], and [`DecodeError::Truncate`] if a record deletes all rows. All else is
+/// a rejection of single records.
 pub fn decode_records<'a>(
     stream: &'a Stream,
     format: TextFormat,
@@ -48,6 +49,9 @@ pub fn decode_records<'a>(
         if stream.table.is_some() {
             let parts = RecordPlace { parts: &parts, record };
             session.read_table_record(index, record.value.as_deref().map(without_schema_id), parts);
+            if let Some(record) = session.truncate {
+                return Err(DecodeError::Truncate { record });
+            }
             continue;
         }
         let Some(value) = &record.value else {

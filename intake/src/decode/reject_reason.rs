@@ -50,6 +50,13 @@ pub(super) enum RejectReason<'a> {
     OtherEntity { column: &'a Column },
     #[error("the value is not a row change: {reason}")]
     NoChange { reason: &'static str },
+    #[error("the value is not a row change: a TRUNCATE names no rows")]
+    Truncate,
+    #[error(
+        "a TRUNCATE, whose place among the changes in other partitions is not known: let Debezium write the table to one partition, or \
+         delete its rows with DELETE"
+    )]
+    TruncateOfPartitions,
     #[error("the record has no value (a tombstone)")]
     NoValue,
     #[error("{reason}")]

@@ -37,6 +37,8 @@ pub(super) struct Session<'a> {
     columns: Columns,
     rows_max: usize,
     valid: usize,
+    /// Index of a record that deletes all rows of its table. Those behind it are not read.
+    pub(super) truncate: Option<usize>,
     pub(super) outcome: Outcome,
 }
 
@@ -79,6 +81,7 @@ impl<'a> Session<'a> {
             options,
             rows_max,
             valid: 0,
+            truncate: None,
             outcome: Outcome::new(options),
         }
     }

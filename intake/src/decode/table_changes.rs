@@ -149,7 +149,8 @@ fn payload(text: &str) -> Option<&str> {
 }
 
 impl<'a> Session<'a> {
-    /// Reads the value of a record of a table's topic; without a value, it deletes the row that the record's key names.
+    /// Reads the value of a record of a table's topic; without a value, it deletes the row that the record's key names. A record that
+    /// deletes all rows ends the reading: see [`Session::truncate`].
     pub(super) fn read_table_record(&mut self, line: u64, text: Option<&'a [u8]>, place: RecordPlace<'a, '_, 'a>) {
         let bytes = text.unwrap_or_default();
         let read = match text.map(simdutf8::compat::from_utf8) {
@@ -157,8 +158,13 @@ impl<'a> Session<'a> {
             Some(Err(error)) => Err(RejectReason::NotUtf8 { column: error.valid_up_to() + 1 }),
             Some(Ok(text)) => self.read_change(line, text, Some(&place)),
         };
-        if let Err(reason) = read {
-            self.reject(line, bytes, reason);
+        match read {
+            Err(RejectReason::Truncate) => match self.stream().partitions {
+                1 => self.truncate = Some(line as usize),
+                _ => self.reject(line, bytes, RejectReason::TruncateOfPartitions),
+            },
+            Err(reason) => self.reject(line, bytes, reason),
+            Ok(()) => {}
         }
     }
 

@@ -160,7 +160,7 @@ impl From<DecodeError> for Problem {
             DecodeError::Syntax { line, column, .. } => {
                 Problem::new(Code::InvalidJson, detail).with("line", line).with("column", column)
             }
-            DecodeError::Table { .. } => Problem::new(Code::InvalidTable, detail),
+            DecodeError::Table { .. } | DecodeError::Truncate { .. } => Problem::new(Code::InvalidTable, detail),
             DecodeError::TooManyEvents { .. } | DecodeError::EventsTooLarge { .. } => {
                 Problem::new(Code::TooLarge, detail)
             }

@@ -23,6 +23,8 @@ pub(super) struct RecordBatch {
     pub next: i64,
     pub decoded: Decoded,
     pub rejected: RejectedLines,
+    /// Whether all rows of the table are deleted, in place of the changes in `decoded`.
+    pub truncates: bool,
 }
 
 /// How values hold events, with what is needed to read them.
@@ -96,6 +98,18 @@ fn batches(
             all.extend(batches(stream, format, topic, second, arrived_at)?);
             Ok(all)
         }
+        // The rows that it deletes are those that all records before it leave.
+        Err(DecodeError::Truncate { record }) => {
+            let (before, rest) = records.split_at(record);
+            let mut all =
+                if before.is_empty() { Vec::new() } else { batches(stream, format, topic, before, arrived_at)? };
+            let truncate = batch(topic, &rest[..1], Decoded::empty(stream));
+            all.push(RecordBatch { truncates: true, ..truncate });
+            if rest.len() > 1 {
+                all.extend(batches(stream, format, topic, &rest[1..], arrived_at)?);
+            }
+            Ok(all)
+        }
         Err(error) => Err(SourceError::Decode(error.to_string())),
     }
 }
@@ -112,7 +126,7 @@ fn batch(topic: &str, records: &[TopicRecord], mut decoded: Decoded) -> RecordBa
     let addresses = lines.iter().map(|line| address(line.line)).collect();
     let rejected = RejectedLines { lines, count, idempotency_key: None, records: addresses };
     let (partition, next) = records.last().map_or((0, 0), |last| (last.partition, last.offset + 1));
-    RecordBatch { partition, next, decoded, rejected }
+    RecordBatch { partition, next, decoded, rejected, truncates: false }
 }
 
 #[cfg(test)]

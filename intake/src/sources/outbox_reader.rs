@@ -11,19 +11,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use kafka::{PartitionProgress, TopicRecord};
 use lake::Lake;
 use postgres::{OutboxReader, OutboxRow, ReadEnd, ReadRows, RowEffect, Start};
 use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
-use shared::entity::EntityId;
 use shared::ids::Partition;
-use shared::limits::{OUTBOX_POLL_MS, SOURCE_COMMIT_EVERY_MS, TABLE_PAGE_BYTES_MAX};
+use shared::limits::{OUTBOX_POLL_MS, SOURCE_COMMIT_EVERY_MS};
 
 use super::batch_writer::BatchWriter;
 use super::batches::{self, ValueFormat};
+use super::clear;
 use super::error::SourceError;
 use super::flight::Flight;
 use super::opener::SourceOpener;
@@ -34,7 +32,7 @@ use super::status::ReaderStatus;
 use crate::decode::TextFormat;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
-use crate::partition::{RowValues, SourceStep};
+use crate::partition::SourceStep;
 use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
@@ -46,8 +44,6 @@ const REST_PARTS: u32 = 9;
 const REST_MAX: Duration = Duration::from_secs(5);
 /// Reads that may be in flight: a sync and the decoding of the next rows happen at the same time.
 const IN_FLIGHT: usize = 1;
-/// Rows that are deleted together where all are.
-const CLEARED_ROWS: usize = 5_000;
 
 /// The reader of one stream or table.
 pub(super) struct OutboxStreamReader {
@@ -184,21 +180,13 @@ impl OutboxStreamReader {
 
     /// Deletes all rows of the table. The place stays where it is.
     async fn clear(&self, session: &mut Session) -> Result<(), SourceError> {
-        let stream = self.log.stream();
-        let log = self.log.partition(Partition(PARTITION));
-        let (Some(table), Some(rows)) = (stream.table, log.and_then(|log| log.rows())) else { return Ok(()) };
         loop {
             session.flight.settle().await?;
-            let page = rows.range(None, CLEARED_ROWS, TABLE_PAGE_BYTES_MAX).rows;
-            if page.is_empty() {
+            let first = session.position.next;
+            let deletions = clear::deletions(&self.log, PARTITION, |number| first + number)?;
+            if deletions.is_empty() {
                 return Ok(());
             }
-            let values: Vec<RowValues> = page.into_iter().map(|(_, values)| values).collect();
-            let batch = rows.batch(&values).map_err(|error| SourceError::Decode(error.to_string()))?;
-            let deletions: Vec<TopicRecord> = (session.position.next..)
-                .zip(record_keys(batch.column(table.key)))
-                .map(|(offset, key)| TopicRecord { key: Some(key.into()), ..empty_record(offset) })
-                .collect();
             let places = vec![session.position.place.clone(); deletions.len()];
             self.submit_at(session, deletions, &places).await?;
         }
@@ -268,28 +256,15 @@ impl OutboxStreamReader {
     }
 }
 
-/// The keys of rows as the keys of records: JSON values.
-fn record_keys(keys: &dyn Array) -> Vec<Vec<u8>> {
-    let json = |key: EntityId| serde_json::to_vec(&key).expect("texts and numbers have a JSON form");
-    match keys.data_type() {
-        DataType::Int32 => {
-            keys.as_primitive::<Int32Type>().values().iter().map(|key| json(EntityId::Integer((*key).into()))).collect()
-        }
-        DataType::Int64 => {
-            keys.as_primitive::<Int64Type>().values().iter().map(|key| json(EntityId::Integer(*key))).collect()
-        }
-        // A key is never null.
-        _ => keys.as_string_view().iter().flatten().map(|key| json(EntityId::Text(key.to_owned()))).collect(),
-    }
-}
-
-/// A record without a key and a value.
-fn empty_record(offset: i64) -> TopicRecord {
-    TopicRecord { partition: PARTITION, offset, timestamp_ms: 0, key: None, value: None, headers: Vec::new() }
-}
-
 /// A row as a record, whose headers are its parts.
 fn record(number: i64, row: OutboxRow) -> TopicRecord {
     let headers = row.parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    TopicRecord { timestamp_ms: row.timestamp_ms, value: row.payload, headers, ..empty_record(number) }
+    TopicRecord {
+        partition: PARTITION,
+        offset: number,
+        timestamp_ms: row.timestamp_ms,
+        key: None,
+        value: row.payload,
+        headers,
+    }
 }

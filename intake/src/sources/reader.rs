@@ -14,7 +14,8 @@ use shared::stream::KafkaTopic;
 use tokio::sync::watch;
 
 use super::batch_writer::BatchWriter;
-use super::batches::{self, RecordBatch};
+use super::batches::{self, RecordBatch, ValueFormat};
+use super::clear;
 use super::error::SourceError;
 use super::flight::Flight;
 use super::opener::SourceOpener;
@@ -22,6 +23,7 @@ use super::pace::Stopping;
 use super::retry::retry;
 use super::schemas::ValueSchemas;
 use super::status::ReaderStatus;
+use crate::decode::TextFormat;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
 use crate::partition::SourceStep;
@@ -151,6 +153,9 @@ impl StreamReader {
 
     async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
         let (partition, next) = (batch.partition, batch.next);
+        if batch.truncates {
+            self.clear(session, partition).await?;
+        }
         let (Some(from), Some(sample)) = (session.next.get(&partition).copied(), &session.sample) else {
             return Ok(());
         };
@@ -158,6 +163,29 @@ impl StreamReader {
         self.writer.submit(&mut session.flight, batch, SourceStep { from: Some(from), to }).await?;
         session.next.insert(partition, next);
         Ok(())
+    }
+
+    /// Deletes all rows of a partition. The position stays before the record that says so: after a crash it is read again, and deletes
+    /// those that are left.
+    async fn clear(&self, session: &mut Session<'_>, partition: u32) -> Result<(), SourceError> {
+        let (Some(next), Some(sample)) = (session.next.get(&partition).copied(), session.sample.clone()) else {
+            return Ok(());
+        };
+        let (stream, format) = (self.log.stream(), ValueFormat::Text(TextFormat::Json));
+        // The archive has the offset of its last event, too: reading would go on behind it.
+        let (offset, position) = (next - 1, SourcePosition { next, ..sample });
+        loop {
+            session.flight.settle().await?;
+            let deletions = clear::deletions(&self.log, partition, |_| offset)?;
+            if deletions.is_empty() {
+                return Ok(());
+            }
+            let from = BTreeMap::from([(partition, offset)]);
+            for batch in batches::decode(stream, &format, &session.topic, deletions, &from, self.clock.now()).await? {
+                let step = SourceStep { from: Some(next), to: position.clone() };
+                self.writer.submit(&mut session.flight, batch, step).await?;
+            }
+        }
     }
 
     /// Looks for new partitions, and reports positions to the group, each from time to time.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka::TopicRecord;
 use shared::stream::Stream;
 
-use crate::decode::{Decoded, KeptValues, Options, TextFormat, decode, decode_records};
+use crate::decode::{DecodeError, Decoded, KeptValues, Options, TextFormat, decode, decode_records};
 
 fn debezium() -> Stream {
     crate::testing::stream(
@@ -173,6 +173,22 @@ fn a_record_without_a_value_deletes_the_row_of_its_key() {
     ];
     let decoded = decode_records(&stream, TextFormat::Change, &records, Options::default()).expect("decoded");
     assert_eq!(rows(&decoded), ["o-1", "o1", "o2", "17", "o3"].map(deleted));
+}
+
+#[test]
+fn a_truncate_ends_what_is_read_at_once_and_is_refused_in_one_of_several_partitions() {
+    let mut stream = of_topic("id BIGINT PRIMARY KEY", "debezium-json");
+    let records = [
+        record(0, None, Some(r#"{"op":"c","after":{"id":1,"v":"a"}}"#)),
+        record(1, None, Some(r#"{"op":"t","source":{"ts_ms":6}}"#)),
+        record(2, None, Some(r#"{"op":"t"}"#)),
+    ];
+    let decode = |stream: &Stream| decode_records(stream, TextFormat::Change, &records, Options::default());
+    assert_eq!(decode(&stream).expect_err("a truncate"), DecodeError::Truncate { record: 1 });
+    stream.partitions = 2;
+    let decoded = decode(&stream).expect("decoded");
+    assert_eq!((rows(&decoded), decoded.rejected()), (vec![row("1", Some("a"), false)], 2));
+    assert!(reasons(&decoded)[0].1.starts_with("a TRUNCATE, whose place"), "{:?}", decoded.rejections);
 }
 
 #[test]

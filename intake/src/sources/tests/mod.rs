@@ -5,6 +5,7 @@ mod fake_outbox;
 mod fake_topic;
 mod followed;
 mod outbox;
+mod truncates;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
