@@ -42,7 +42,7 @@ fn a_value_may_be_a_line_of_csv() {
 }
 
 /// A schema registry that answers these paths, on a port of loopback; it also counts requests.
-fn registry(answers: Vec<(&'static str, Value)>) -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
+pub fn registry(answers: Vec<(&'static str, Value)>) -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -29,6 +29,7 @@ mod sink_kills;
 mod sink_page;
 mod sinks;
 mod spark;
+mod table_avro;
 mod tables;
 mod throughput;
 mod topic;

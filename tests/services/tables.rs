@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use world::World;
 
 use crate::broker::shared;
+use crate::formats::registry;
 use crate::sinks::{assert_changes, written};
+use crate::table_avro;
 use crate::topic::{Topic, read_records};
 
 const STATES: [&str; 3] = ["new", "paid", "shipped"];
-const PARTITIONS: i64 = 3;
 
 /// The rows, by key: the status, the amount in whole units, and a note.
 type Rows = BTreeMap<i64, (&'static str, i64, String)>;
@@ -28,17 +29,51 @@ enum Form {
     Compacted,
 }
 
+/// The form of a topic, and how many partitions it has. With one, the table is truncated at times.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    form: Form,
+    is_avro: bool,
+    partitions: i64,
+}
+
+impl Written {
+    fn format(self) -> &'static str {
+        match (self.form, self.is_avro) {
+            (Form::Debezium, false) => "debezium-json",
+            (Form::Debezium, true) => "debezium-avro",
+            (Form::Compacted, false) => "json",
+            (Form::Compacted, true) => "avro",
+        }
+    }
+
+    fn value(self, value: &Value) -> Vec<u8> {
+        if self.is_avro { table_avro::value(value) } else { value.to_string().into_bytes() }
+    }
+
+    /// A key as Debezium writes it; some topics of Avro have keys of JSON.
+    fn key(self, id: i64, dice: &mut StdRng) -> Vec<u8> {
+        let has_avro = self.is_avro && (self.form == Form::Debezium || dice.random_bool(0.5));
+        if has_avro { table_avro::key(id) } else { json!({"id": id}).to_string().into_bytes() }
+    }
+}
+
 fn row(id: i64, (status, amount, note): &(&str, i64, String), at: i64) -> Value {
     json!({"id": id, "status": status, "amount": format!("{amount}.50"), "note": note, "at": at})
 }
 
 /// Changes a row, and returns the records.
-fn change(form: Form, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -> Vec<Record> {
-    let id = dice.random_range(0..40);
-    let partition = (id % PARTITIONS) as i32;
-    let key = json!({"id": id}).to_string();
+fn change(written: Written, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -> Vec<Record> {
+    let (form, id) = (written.form, dice.random_range(0..40));
+    if form == Form::Debezium && written.partitions == 1 && dice.random_bool(0.02) {
+        rows.clear();
+        let truncate = json!({"op": "t", "before": null, "after": null, "source": {"ts_ms": 1}});
+        return vec![topic.record(0, written.value(&truncate))];
+    }
+    let partition = (id % written.partitions) as i32;
+    let key = written.key(id, dice);
     let at = 1_790_000_000_000_i64 + dice.random_range(0..200_000_000);
-    let write = |value: Value| topic.record(partition, value.to_string()).key(key.clone());
+    let write = |value: Value| topic.record(partition, written.value(&value)).key(key.clone());
     let tombstone = || Record::tombstone(topic.name.as_str(), key.clone()).partition(partition);
     let before = rows.get(&id).cloned();
     if before.is_some() && dice.random_bool(0.3) {
@@ -68,7 +103,8 @@ fn change(form: Form, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -> Vec<
         Form::Compacted => shown,
         Form::Debezium => {
             let change = json!({"op": op, "before": null, "after": shown, "source": {"ts_ms": at}});
-            if dice.random_bool(0.5) { json!({"schema": {}, "payload": change}) } else { change }
+            let is_wrapped = !written.is_avro && dice.random_bool(0.5);
+            if is_wrapped { json!({"schema": {}, "payload": change}) } else { change }
         }
     })]
 }
@@ -113,23 +149,27 @@ fn check_sink(world: &World, rows: &Rows, output: &Topic, context: &str) {
     assert_changes(&output.read());
 }
 
-fn follow(form: Form, format: &str) {
+fn follow(changes: Written) {
     let Some(broker) = shared() else { return };
-    let (topic, output) = (Topic::create(broker, PARTITIONS as i32), Topic::create(broker, 2));
-    let mut world = topic.world(&format!(
+    let (topic, output) = (Topic::create(broker, changes.partitions as i32), Topic::create(broker, 2));
+    let (url, _) = registry(table_avro::answers(changes.form == Form::Debezium));
+    let mut world = World::stopped(&format!(
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP)
-             WITH (event_time = 'at', format = '{format}', {});
+             WITH (event_time = 'at', format = '{}', {});
          CREATE VIEW orders_by_status AS SELECT status, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY status;
          CREATE VIEW orders_by_id AS SELECT id, COUNT(*) AS n, MAX(amount) AS highest, COUNT(DISTINCT status) AS statuses,
              MIN(status) AS last FROM orders GROUP BY id;
          CREATE SINK out FROM orders_by_id WITH (connection = 'main', topic = '{}', every = '20 milliseconds');",
+        changes.format(),
         topic.options(),
         output.name
     ));
+    world.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", topic.settings()));
+    world.start();
     let (mut rows, mut dice) = (Rows::new(), StdRng::seed_from_u64(crate::sink_kills::seed()));
     let mut written = 0;
     for round in 0..6 {
-        let records: Vec<Record> = (0..150).flat_map(|_| change(form, &mut rows, &mut dice, &topic)).collect();
+        let records: Vec<Record> = (0..150).flat_map(|_| change(changes, &mut rows, &mut dice, &topic)).collect();
         written += records.len();
         topic.write(records.clone());
         if round % 2 == 1 {
@@ -158,10 +198,26 @@ fn follow(form: Form, format: &str) {
 
 #[test]
 fn a_table_of_debezium_changes_has_the_rows_of_the_database() {
-    follow(Form::Debezium, "debezium-json");
+    follow(Written { form: Form::Debezium, is_avro: false, partitions: 3 });
 }
 
 #[test]
 fn a_table_of_a_compacted_topic_has_its_last_values() {
-    follow(Form::Compacted, "json");
+    follow(Written { form: Form::Compacted, is_avro: false, partitions: 3 });
+}
+
+#[test]
+fn a_table_of_debezium_changes_in_avro_has_the_rows_of_the_database() {
+    follow(Written { form: Form::Debezium, is_avro: true, partitions: 3 });
+}
+
+#[test]
+fn a_table_of_a_compacted_topic_in_avro_has_its_last_values() {
+    follow(Written { form: Form::Compacted, is_avro: true, partitions: 3 });
+}
+
+#[test]
+fn a_table_of_one_partition_is_truncated_with_the_database() {
+    follow(Written { form: Form::Debezium, is_avro: false, partitions: 1 });
+    follow(Written { form: Form::Debezium, is_avro: true, partitions: 1 });
 }

@@ -1,7 +1,7 @@
 //! Decodes records of a topic whose values are Avro in the wire format of Confluent: a zero byte, the id of the writer's
 //! schema, the body. Records of one schema are decoded together, and cast to the columns of the stream as a table is.
 //!
-//! The values may be change events of Debezium ([`super::debezium_avro`]).
+//! The values may be change events of Debezium ([`super::debezium_avro`]), and changes of a table ([`super::avro_tables`]).
 //!
 //! A body that cannot be read spoils the decoder of its batch, so that batch is decoded again record by record.
 
@@ -18,6 +18,7 @@ use kafka::TopicRecord;
 use shared::column_name::same;
 use shared::stream::{RecordFormat, Stream};
 
+use super::avro_tables;
 use super::column_cast::{CastRows, ColumnCast};
 use super::columns::Builder;
 use super::debezium::ChangeFacts;
@@ -43,75 +44,84 @@ pub fn schema_id(value: &[u8]) -> Option<u32> {
 }
 
 /// Rows of some records, and the index of the record of each.
-struct RecordRows {
-    records: Vec<usize>,
-    rows: RecordBatch,
+pub(super) struct RecordRows {
+    pub records: Vec<usize>,
+    pub rows: RecordBatch,
     /// Of change events: the facts of each.
-    facts: Vec<ChangeFacts>,
+    pub facts: Vec<ChangeFacts>,
 }
 
 /// Reads the events of `records`, in their order. A rejected one has its index in `records` as its line.
 ///
 /// # Errors
-/// Defects only: every record that cannot be read is a rejection.
+/// Defects, and [`DecodeError::Truncate`] if a record deletes all rows of a table. Every record that cannot be read is a rejection.
 pub fn decode_avro(
     stream: &Arc<Stream>,
     schemas: &WriterSchemas,
     records: &[TopicRecord],
     options: Options,
 ) -> Result<Decoded, DecodeError> {
-    let has_changes = stream.topic().is_some_and(|topic| topic.format == RecordFormat::DebeziumAvro);
-    let (parts, outcome) = (RecordParts::new(stream), Outcome::new(options));
-    let mut reader = AvroRecords { stream, records, has_changes, parts, outcome };
+    if let Some(table) = stream.table {
+        return avro_tables::decode(stream, table, schemas, records, options);
+    }
+    let mut reader = AvroRecords::new(stream, records, options);
     let mut pieces: Vec<RecordRows> = Vec::new();
     for (id, (schema, indexes)) in reader.by_schema(schemas) {
         let Some(mut read) = reader.read(id, &schema, indexes)? else { continue };
-        if has_changes {
+        if reader.has_changes {
             read = reader.rows_of_changes(read)?;
         }
         pieces.extend(reader.cast(read, options)?);
     }
-    let rows = in_order(stream, &pieces)?;
+    let (rows, _) = in_order(stream, &pieces)?;
     let skipped = records.iter().filter(|record| reader.skips(record)).count();
     reader.outcome.lines_read = (records.len() - skipped) as u64;
     Ok(reader.outcome.decoded(stream, rows))
 }
 
-/// All rows in the order of their records.
-fn in_order(stream: &Stream, pieces: &[RecordRows]) -> Result<RecordBatch, ArrowError> {
+/// All rows in the order of their records, and the record of each; those of one record in the order of the pieces.
+pub(super) fn in_order(stream: &Stream, pieces: &[RecordRows]) -> Result<(RecordBatch, Vec<usize>), ArrowError> {
     let all = match pieces {
-        [] => return Ok(RecordBatch::new_empty(stream.schema())),
-        [one] => return Ok(one.rows.clone()),
+        [] => return Ok((RecordBatch::new_empty(stream.schema()), Vec::new())),
+        [one] => return Ok((one.rows.clone(), one.records.clone())),
         pieces => concat_batches(&stream.schema(), pieces.iter().map(|piece| &piece.rows))?,
     };
     let records: Vec<usize> = pieces.iter().flat_map(|piece| piece.records.iter().copied()).collect();
     let mut order: Vec<u32> = (0..records.len() as u32).collect();
     order.sort_by_key(|row| records[*row as usize]);
-    take_record_batch(&all, &UInt32Array::from(order))
+    let ordered = order.iter().map(|row| records[*row as usize]).collect();
+    Ok((take_record_batch(&all, &UInt32Array::from(order))?, ordered))
 }
 
-struct AvroRecords<'a> {
-    stream: &'a Arc<Stream>,
-    records: &'a [TopicRecord],
+/// The reading of some records.
+pub(super) struct AvroRecords<'a> {
+    pub stream: &'a Arc<Stream>,
+    pub records: &'a [TopicRecord],
     /// Whether values are change events of Debezium.
     has_changes: bool,
     parts: RecordParts<'a>,
-    outcome: Outcome,
+    pub outcome: Outcome,
 }
 
-impl AvroRecords<'_> {
-    fn reject(&mut self, index: usize, reason: &str) {
+impl<'a> AvroRecords<'a> {
+    pub fn new(stream: &'a Arc<Stream>, records: &'a [TopicRecord], options: Options) -> AvroRecords<'a> {
+        let has_changes = stream.topic().is_some_and(|topic| topic.format == RecordFormat::DebeziumAvro);
+        AvroRecords { stream, records, has_changes, parts: RecordParts::new(stream), outcome: Outcome::new(options) }
+    }
+
+    pub fn reject(&mut self, index: usize, reason: &str) {
         let value = self.records[index].value.as_deref().unwrap_or_default();
         self.outcome.reject(index as u64, reason, || value.to_vec());
     }
 
-    /// Returns whether to skip the record: Debezium writes a tombstone after each deletion, for compaction.
+    /// Returns whether the record has no value and is not rejected for it: Debezium writes a tombstone after each deletion, for
+    /// compaction, and of a table a tombstone is a deletion itself.
     fn skips(&self, record: &TopicRecord) -> bool {
-        self.has_changes && record.value.is_none()
+        (self.has_changes || self.stream.table.is_some()) && record.value.is_none()
     }
 
     /// Divides the records by their schema, and rejects those that have none.
-    fn by_schema(&mut self, schemas: &WriterSchemas) -> BTreeMap<u32, (Arc<str>, Vec<usize>)> {
+    pub fn by_schema(&mut self, schemas: &WriterSchemas) -> BTreeMap<u32, (Arc<str>, Vec<usize>)> {
         let mut groups: BTreeMap<u32, (Arc<str>, Vec<usize>)> = BTreeMap::new();
         let mut row = Row::new(self.stream.columns.len(), 0);
         for (index, record) in self.records.iter().enumerate() {
@@ -138,7 +148,7 @@ impl AvroRecords<'_> {
     }
 
     /// Decodes records of one schema. Rejects those whose body cannot be read.
-    fn read(&mut self, id: u32, schema: &str, indexes: Vec<usize>) -> Result<Option<RecordRows>, ArrowError> {
+    pub fn read(&mut self, id: u32, schema: &str, indexes: Vec<usize>) -> Result<Option<RecordRows>, ArrowError> {
         let records = self.records;
         let body = |index: &usize| records[*index].value.as_deref().unwrap_or_default();
         let mut decoder = match decoder(id, schema, indexes.len()) {
@@ -185,7 +195,7 @@ impl AvroRecords<'_> {
     }
 
     /// Casts decoded rows to the columns of the stream. Rejects those that do not fit.
-    fn cast(&mut self, read: RecordRows, options: Options) -> Result<Option<RecordRows>, ArrowError> {
+    pub fn cast(&mut self, read: RecordRows, options: Options) -> Result<Option<RecordRows>, ArrowError> {
         let RecordRows { records, rows, facts } = read;
         if records.is_empty() {
             return Ok(None);
@@ -251,6 +261,14 @@ impl AvroRecords<'_> {
         }
         RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
     }
+}
+
+/// Reads one value, whose schema is a record.
+pub(super) fn read_alone(id: u32, schema: &str, value: &[u8]) -> Result<RecordBatch, String> {
+    let mut decoder = decoder(id, schema, 1).map_err(|error| error.to_string())?;
+    append(&mut decoder, value)?;
+    let rows = decoder.flush().map_err(|error| error.to_string())?;
+    rows.ok_or_else(|| "the body is empty".to_owned())
 }
 
 /// A decoder of up to `rows` records of one schema.

@@ -80,7 +80,7 @@ impl ColumnCast {
                 None if index == stream.event_time => {
                     wrong.push(format!("{}: the event time is missing", column.name));
                 }
-                None if Some(index) == stream.primary_key => {
+                None if Some(index) == stream.primary_key || is_key(stream, index) => {
                     wrong.push(format!("{}: the primary key is missing", column.name));
                 }
                 None if Some(index) == stream.entity => wrong.push(format!("{}: the entity is missing", column.name)),
@@ -122,7 +122,12 @@ impl ColumnCast {
                 let missing = |_: &Column| format!("{}: the event time is missing", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
-            if Some(index) == self.stream.primary_key && found.null_count() > 0 {
+            if is_key(&self.stream, index) {
+                let empty = |column: &Column| RejectReason::EmptyKey { column }.to_string();
+                rejections.add_as(column, |row| is_empty_text(&values, row), empty);
+            }
+            let is_primary = Some(index) == self.stream.primary_key || is_key(&self.stream, index);
+            if is_primary && found.null_count() > 0 {
                 let missing = |_: &Column| format!("{}: the primary key may not be null", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
@@ -161,6 +166,11 @@ impl ColumnCast {
         };
         rejections.add_each(|row| times.is_valid(row) && times.value(row) < self.oldest.0, reason);
     }
+}
+
+/// Whether a column is the key of a table.
+fn is_key(stream: &Stream, index: usize) -> bool {
+    stream.table.is_some_and(|rows| rows.key == index)
 }
 
 fn is_empty_text(values: &ArrayRef, row: usize) -> bool {

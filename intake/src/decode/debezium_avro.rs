@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray};
-use arrow::compute::{cast, interleave};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray, UInt32Array};
+use arrow::compute::{cast, interleave, take};
 use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::error::ArrowError;
 
@@ -21,7 +21,7 @@ pub(super) struct ChangedRows {
 }
 
 /// The columns of change events.
-struct Envelopes {
+pub(super) struct Envelopes {
     operations: Option<ArrayRef>,
     before: Option<StructArray>,
     after: Option<StructArray>,
@@ -52,18 +52,30 @@ impl ChangedRows {
             true => RecordBatch::new_empty(Arc::new(Schema::empty())),
             false => {
                 let rows = interleave(&sides, &places)?;
-                let rows = rows.as_struct();
-                let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-                let schema = Arc::new(Schema::new(rows.fields().clone()));
-                RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options)?
+                of_struct(rows.as_struct())?
             }
         };
         Ok(ChangedRows { rows, facts, events, rejected })
     }
 }
 
+/// The rows at some places of a side of change events; there are none without a side.
+pub(super) fn rows_at(side: Option<&StructArray>, places: &[usize]) -> Result<RecordBatch, ArrowError> {
+    let Some(side) = side else { return Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))) };
+    let places = UInt32Array::from_iter_values(places.iter().map(|place| *place as u32));
+    let rows = take(side, &places, None)?;
+    of_struct(rows.as_struct())
+}
+
+/// The fields of structs that are not null, as columns.
+fn of_struct(rows: &StructArray) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let schema = Arc::new(Schema::new(rows.fields().clone()));
+    RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options)
+}
+
 impl Envelopes {
-    fn of(envelopes: &RecordBatch) -> Envelopes {
+    pub fn of(envelopes: &RecordBatch) -> Envelopes {
         let side = |name: &str| envelopes.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
         let after = side("after");
         let before = match (side("before"), &after) {
@@ -89,15 +101,43 @@ impl Envelopes {
         self.after.iter().chain(&self.before).collect()
     }
 
-    /// Returns the facts of an event, and the index of the side that is its row.
-    fn row(&self, event: usize) -> Result<(ChangeFacts, usize), String> {
+    /// The rows before the changes, with the fields of those after them.
+    pub fn before(&self) -> Option<&StructArray> {
+        self.before.as_ref()
+    }
+
+    /// The rows after the changes.
+    pub fn after(&self) -> Option<&StructArray> {
+        self.after.as_ref()
+    }
+
+    pub fn has_after(&self, event: usize) -> bool {
+        self.after.as_ref().is_some_and(|after| after.is_valid(event))
+    }
+
+    /// Whether an event deletes all rows.
+    pub fn is_truncate(&self, event: usize) -> bool {
+        self.operation(event).is_ok_and(|operation| matches!(operation, Operation::Truncate))
+    }
+
+    fn operation(&self, event: usize) -> Result<Operation, String> {
         let operations = self.operations.as_ref().filter(|operations| operations.is_valid(event));
         let text = operations.map(|operations| operations.as_string_view().value(event));
         let text = text.ok_or_else(|| WITHOUT_OPERATION.to_string())?;
-        let operation = Operation::named(text).ok_or_else(|| format!("unknown `op` {text:?}"))?;
+        Operation::named(text).ok_or_else(|| format!("unknown `op` {text:?}"))
+    }
+
+    /// Returns the facts of an event, or why it does not change one row.
+    pub fn facts(&self, event: usize) -> Result<ChangeFacts, String> {
+        let operation = self.operation(event)?;
         let times = self.source_ms.as_ref().filter(|times| times.is_valid(event));
         let source_ms = times.map(|times| times.as_primitive::<Int64Type>().value(event));
-        let facts = operation.facts(source_ms).map_err(|reason| reason.to_string())?;
+        operation.facts(source_ms).map_err(|reason| reason.to_string())
+    }
+
+    /// Returns the facts of an event, and the index of the side that is its row.
+    fn row(&self, event: usize) -> Result<(ChangeFacts, usize), String> {
+        let facts = self.facts(event)?;
         let (side, index) = match facts.is_deletion() {
             true => (&self.before, usize::from(self.after.is_some())),
             false => (&self.after, 0),

@@ -3,13 +3,14 @@
 //! Reading order: `framing` splits a body of JSON into events, `fields` knows which member of an event belongs to which column,
 //! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
 //! `csv` reads records into the same session, and `records` those of a topic. `tables` reads Arrow and Parquet, column by column
-//! ([`column_cast`]), and `appends` a body of appends to entities.
+//! ([`column_cast`]), [`avro`] records of Avro, `avro_tables` those that change a table, and `appends` a body of appends to entities.
 //! Nothing here speaks HTTP or decompresses.
 //!
 //! An event that has the same field twice is rejected, since it does not say which value counts.
 
 mod appends;
 pub mod avro;
+mod avro_tables;
 pub mod column_cast;
 mod columns;
 mod csv;

@@ -16,6 +16,11 @@ use super::token::Token;
 use super::{object, text_value, value};
 use crate::event_id::hash_ids;
 
+/// The reason against one record that deletes a row and writes another.
+pub(super) const OTHER_PARTITION: RejectReason<'static> = RejectReason::NoChange {
+    reason: "it changes the key of a row, which may be in another partition; write a deletion and a creation",
+};
+
 /// The changes of a table among the rows of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableChanges {
@@ -229,9 +234,7 @@ impl<'a> Session<'a> {
         self.check_row()?;
         if change.is_some_and(|(_, has_before)| has_before) && self.has_other_key() {
             if place.is_some() && self.stream().partitions > 1 {
-                let reason =
-                    "it changes the key of a row, which may be in another partition; write a deletion and a creation";
-                return Err(RejectReason::NoChange { reason });
+                return Err(OTHER_PARTITION);
             }
             // Both or none: the row that follows was checked.
             let empty = Row::new(self.stream().columns.len(), self.fields.nested);

@@ -11,6 +11,7 @@ use shared::types::DataType;
 use super::*;
 
 mod avro;
+mod avro_tables;
 mod changes;
 mod fields;
 mod protobuf;

@@ -100,7 +100,7 @@ impl StreamReader {
             next: starts.into_iter().collect(),
             sample: positions.into_iter().next(),
             flight: Flight::new(Arc::clone(&self.submitter)),
-            values: ValueSchemas::new(self.opener.as_ref(), &self.topic)?,
+            values: ValueSchemas::new(self.opener.as_ref(), self.log.stream(), &self.topic)?,
             topic: Arc::from(self.topic.topic.as_str()),
             checked_at: now,
             reported_at: now,
@@ -172,7 +172,7 @@ impl StreamReader {
             return Ok(());
         };
         let (stream, format) = (self.log.stream(), ValueFormat::Text(TextFormat::Json));
-        // The archive has the offset of its last event, too: reading would go on behind it.
+        // The archive has the offset of its last event, too: reading would continue behind it.
         let (offset, position) = (next - 1, SourcePosition { next, ..sample });
         loop {
             session.flight.settle().await?;

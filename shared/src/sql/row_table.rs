@@ -51,13 +51,13 @@ pub(super) fn row_table(
     }
     let format = match (events, option("format")) {
         (EventSource::Kafka(topic), found) => match topic.format {
-            RecordFormat::Json => ChangeFormat::Upsert,
-            RecordFormat::DebeziumJson => ChangeFormat::Debezium,
+            RecordFormat::Json | RecordFormat::Avro => ChangeFormat::Upsert,
+            RecordFormat::DebeziumJson | RecordFormat::DebeziumAvro => ChangeFormat::Debezium,
             other => {
                 let message = format!("tables are not read from topics in the format '{other}' yet");
                 let error = found
                     .map_or_else(|| source.error(name.span, message.clone()), |o| o.error(source, message.clone()));
-                return Err(error.help("use 'json' or 'debezium-json'"));
+                return Err(error.help("use 'json', 'avro', 'debezium-json' or 'debezium-avro'"));
             }
         },
         (EventSource::PostgresTable(_), _) => ChangeFormat::Postgres,

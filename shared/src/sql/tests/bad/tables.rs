@@ -61,9 +61,9 @@ fn wrong_tables_are_explained() {
             "did you mean `json`?",
         ),
         (
-            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', format = ^'avro')",
-            "tables are not read from topics in the format 'avro' yet",
-            "use 'json' or 'debezium-json'",
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', format = ^'protobuf')",
+            "tables are not read from topics in the format 'protobuf' yet",
+            "use 'json', 'avro', 'debezium-json' or 'debezium-avro'",
         ),
         (
             "orders (id BIGINT PRIMARY KEY, at TIMESTAMP METADATA FROM ^'source.timestamp') WITH (event_time = 'at')",
