@@ -55,7 +55,7 @@ fn check_writers(
     definitions: &Definitions,
 ) -> Result<(), Failure> {
     let topics =
-        || definitions.sinks.iter().filter_map(|sink| Some((format!("sink {}", sink.name), sink.target.topic()?)));
+        || definitions.sink_targets().filter_map(|(name, target)| Some((format!("sink {name}"), target.topic()?)));
     let sinks = topics().map(|(of, topic)| (of, &topic.connection));
     let alerts = definitions.alerts.iter().filter_map(|alert| match &alert.target {
         Some(AlertTarget::Topic { connection, .. }) => Some((format!("alert {}", alert.name), connection)),
@@ -83,8 +83,8 @@ pub fn webhooks(
         let Some(webhook) = webhook else { continue };
         webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
     }
-    let sinks = definitions.sinks.iter().filter_map(|sink| match &sink.target {
-        SinkTarget::Webhook(name) => Some((format!("sink {}", sink.name), name)),
+    let sinks = definitions.sink_targets().filter_map(|(sink, target)| match target {
+        SinkTarget::Webhook(name) => Some((format!("sink {sink}"), name)),
         SinkTarget::Topic(_) => None,
     });
     let alerts = definitions.alerts.iter().filter_map(|alert| match &alert.target {

@@ -337,6 +337,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_sink_errors_total",
         "epochs of the sink that failed; all but stopped sinks retry",
     ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_sink_failed_events_total",
+        "events that a sink of a stream did not write because an expression failed for them",
+    ),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "memory of the batch merge cache"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "duration of queries"),
 ];

@@ -113,7 +113,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let lookup_bytes = usize::try_from(settings.limits.lookup_bytes_max).unwrap_or(usize::MAX);
     let lookups = lookups::prepare(&base, &intake, &loaded, lookup_bytes).await?;
     let declared = DeclaredAlerts::open(&base.local, &definitions)?;
-    let declared_sinks = DeclaredSinks::open(&base.local, &definitions)?;
+    let declared_sinks = DeclaredSinks::open(&base.local, &definitions, &base.streams)?;
     let changed =
         |view: &ViewName| declared.changed_of(view).into_iter().chain(declared_sinks.queues_of(view)).collect();
     let (archives, speed) =

@@ -90,7 +90,7 @@ impl NoticeTopic {
         let record = &notice.record;
         OutgoingRecord {
             topic: self.topic.clone(),
-            key: Bytes::from(record.id.clone()),
+            key: Some(Bytes::from(record.id.clone())),
             value: Some(Bytes::from(notice_json(record, notice.suppressed))),
             headers: vec![
                 ("notice_id", Bytes::from(notice_id(record))),

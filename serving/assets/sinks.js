@@ -7,6 +7,7 @@ import { ago, count, rowCount, time } from "./format.js";
 import { confirmBeforeAction } from "./confirm_button.js";
 
 const EMITS = { changes: "every change", final: "final rows" };
+const byKey = (key) => (key.length ? key.join(", ") : "one key");
 const find = (id) => document.getElementById(id);
 const panels = new Map();
 
@@ -21,7 +22,7 @@ async function control(name, verb, problem) {
 }
 
 /** Creates the panel of a sink; `show` fills in what changes. */
-function createPanel({ name, view, connection, topic, emit, key }) {
+function createPanel({ name, view, stream, connection, topic, emit, key }) {
   const state = element("div", { class: "now" });
   const facts = element("dl", { class: "facts" });
   const reason = element("p", { class: "reason", role: "status", hidden: "" });
@@ -30,8 +31,10 @@ function createPanel({ name, view, connection, topic, emit, key }) {
   const resume = element("button", { type: "button", text: "Resume", hidden: "" });
   confirmBeforeAction(pause, "Click again to pause", () => control(name, "pause", problem));
   resume.addEventListener("click", () => control(name, "resume", problem));
-  const path = element("p", { class: "path" }, element("a", { href: `/view/${encodeURIComponent(view)}`, text: view }),
-    ` → ${topic === null ? `webhook ${connection}` : `${topic} (connection ${connection})`}: ${EMITS[emit] ?? emit} by ${key.length ? key.join(", ") : "one key"}`);
+  const source = view === null ? element("a", { href: "/streams", text: stream }) : element("a", { href: `/view/${encodeURIComponent(view)}`, text: view });
+  const what = emit === null ? `every event ${key.length ? `by ${key.join(", ")}` : "without a key"}` : `${EMITS[emit] ?? emit} by ${byKey(key)}`;
+  const path = element("p", { class: "path" }, source,
+    ` → ${topic === null ? `webhook ${connection}` : `${topic} (connection ${connection})`}: ${what}`);
   const panel = element("section", { class: "panel sink", "aria-label": `Sink ${name}`, "data-sink": name },
     element("header", {}, element("h2", { text: name }), state), path, facts, reason, problem,
     element("div", { class: "controls" }, pause, resume));
@@ -44,9 +47,9 @@ function show({ state, facts, reason, pause, resume }, sink, now) {
     ["epoch", count(sink.epoch), "the last committed transaction"],
     ["committed", sink.committed_at ? ago(sink.committed_at, now) : "–", sink.committed_at ?? "nothing since this process started"],
     ["lag", sink.lag === 1 ? "1 event" : `${count(sink.lag)} events`, "events of the log after the last epoch"],
-    [sink.topic === null ? "sent" : "topic has", rowCount(sink.rows), ""],
+    ...(sink.emit === null ? [] : [[sink.topic === null ? "sent" : "topic has", rowCount(sink.rows), ""]]),
     ["written", `${count(sink.records)} ${sink.records === 1 ? "record" : "records"}`, "since this process started"],
-    ["version", sink.version === null ? "–" : String(sink.version), "the batch version whose figures the topic has"],
+    ...(sink.emit === null ? [] : [["version", sink.version === null ? "–" : String(sink.version), "the batch version whose figures the topic has"]]),
     ...(sink.emit === "final" ? [["final until", time(sink.watermark), "every window that ends before it is in the topic"]] : []),
   ]);
   setText(reason, sink.error ?? "");

@@ -22,6 +22,8 @@ pub mod engine;
 pub mod entity;
 pub mod entity_reader;
 pub mod evaluate;
+pub mod event_pages;
+pub mod event_sink;
 pub mod explain;
 pub mod fail_points;
 pub mod failed_events;

@@ -209,6 +209,10 @@ pub const SINK_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Rows of a topic that a sink remembers, to write only changes: about 16 bytes each, and 100 per group. Beyond it the sink
 /// stops with an error.
 pub const SINK_ROWS_MAX: usize = 2_000_000;
+/// Events that a sink of a stream reads of each partition and writes in one transaction.
+pub const SINK_EVENTS_AT_ONCE: usize = 16_384;
+/// Bytes of events that it reads for one transaction, divided among the partitions; at least one batch of each.
+pub const SINK_EVENT_BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
 /// Rows that a sink sends to a webhook in one request.
 pub const SINK_REQUEST_ROWS_MAX: usize = 1_000;
 /// Bytes of their keys and values. A longer row has a request of its own.

@@ -4,6 +4,8 @@
 //! The topic of a sink with `emit = 'changes'` is a table: after every epoch, the last committed record of each key is the row
 //! of the view with this key, or a tombstone if the view has no such row. With `emit = 'final'` the same holds for the rows of
 //! windows that the watermark has passed, and for no others. A webhook that applies the rows in order has the same table.
+//!
+//! [`mod@crate::event_sink`] defines sinks of streams, which have the same targets.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,6 +75,22 @@ impl SinkTarget {
     /// Returns the encoding of keys and values.
     pub fn format(&self) -> SinkFormat {
         self.topic().map_or(SinkFormat::Json, |topic| topic.format)
+    }
+
+    /// Returns the name under which the sink `name` writes: that of its transactions, or its own.
+    pub fn writer_id<'a>(&'a self, name: &'a SinkName) -> &'a str {
+        self.topic().map_or(name.as_str(), |topic| &topic.transactional_id)
+    }
+
+    /// Describes the target in a line, for `trueup check`.
+    pub(crate) fn describe(&self) -> String {
+        let (kind, target) = match self {
+            SinkTarget::Topic(SinkTopic { connection, topic, format, .. }) => {
+                ("topic", format!("{topic} of connection {connection}, {}", format.name()))
+            }
+            SinkTarget::Webhook(connection) => ("webhook", format!("connection {connection}, json")),
+        };
+        format!("{kind:<16} {target}")
     }
 }
 
@@ -159,12 +177,14 @@ pub fn row_key(view: &View) -> Vec<KeyColumn> {
     key_columns(view).into_iter().filter(is_key).collect()
 }
 
-impl Sink {
-    /// Returns the name under which the sink writes: that of its transactions, or its own.
-    pub fn writer_id(&self) -> &str {
-        self.target.topic().map_or(self.name.as_str(), |topic| &topic.transactional_id)
-    }
+/// Returns the shortest time between two epochs, as the option `every` has it.
+pub fn every_text(every: Duration) -> String {
+    let ms = every.as_millis();
+    let (count, unit) = if ms.is_multiple_of(1_000) { (ms / 1_000, "second") } else { (ms, "millisecond") };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
 
+impl Sink {
     /// Returns the identity of the keys of the target: where it differs, records of one definition do not replace those of
     /// another.
     pub fn key_hash(&self, view: &View) -> String {
@@ -184,13 +204,6 @@ impl Sink {
         format!("{:032x}", xxh3_128(&text.expect("a definition is plain data")))
     }
 
-    /// Returns the shortest time between two epochs, as the option `every` has it.
-    pub fn every_text(&self) -> String {
-        let ms = self.every.as_millis();
-        let (count, unit) = if ms.is_multiple_of(1_000) { (ms / 1_000, "second") } else { (ms, "millisecond") };
-        format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-    }
-
     /// Describes the sink in lines, for `trueup check`.
     pub fn describe(&self, view: &View) -> String {
         let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
@@ -202,19 +215,14 @@ impl Sink {
             Emit::Changes => "whenever the value of a row changes; a tombstone when the view loses it",
             Emit::Final => "once the watermark has passed the window; a correction when the row changes later",
         };
-        let (kind, target) = match &self.target {
-            SinkTarget::Topic(SinkTopic { connection, topic, format, .. }) => {
-                ("topic", format!("{topic} of connection {connection}, {}", format.name()))
-            }
-            SinkTarget::Webhook(connection) => ("webhook", format!("connection {connection}, json")),
-        };
         format!(
-            "sink {} from view {}\n  {kind:<16} {target}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
+            "sink {} from view {}\n  {}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
             self.name,
             self.view,
+            self.target.describe(),
             "emit",
             self.emit.name(),
-            self.every_text(),
+            every_text(self.every),
             "key"
         )
     }

@@ -16,7 +16,7 @@ use arrow_avro::writer::format::AvroSoeFormat;
 use bytes::Bytes;
 use kafka::{OutgoingRecord, RegistryError, SchemaRegistry};
 use serde_json::{Value, json};
-use shared::ids::ViewName;
+use shared::ids::Name;
 
 /// The namespace of schemas.
 const NAMESPACE: &str = "trueup";
@@ -24,8 +24,8 @@ const NAMESPACE: &str = "trueup";
 /// Keys and values of the records of an epoch.
 #[derive(Debug)]
 pub struct AvroRows {
-    /// One row for each record.
-    pub keys: RecordBatch,
+    /// One row for each record; `None`: records have no keys.
+    pub keys: Option<RecordBatch>,
     /// One row for each of the first records, which have values; the others are tombstones.
     pub values: RecordBatch,
 }
@@ -43,15 +43,16 @@ pub enum EncodeError {
 pub struct AvroEncoder {
     registry: SchemaRegistry,
     topic: String,
-    view: String,
+    /// The name of the records: of the view, or of the sink of a stream.
+    name: String,
     /// Ids by subject and schema.
     ids: HashMap<(String, String), u32>,
 }
 
 impl AvroEncoder {
     /// Returns an encoder that has registered nothing yet.
-    pub fn new(view: &ViewName, topic: String, registry: SchemaRegistry) -> AvroEncoder {
-        AvroEncoder { registry, topic, view: view.to_string(), ids: HashMap::new() }
+    pub fn new(name: &Name, topic: String, registry: SchemaRegistry) -> AvroEncoder {
+        AvroEncoder { registry, topic, name: name.to_string(), ids: HashMap::new() }
     }
 
     /// Replaces the keys and values of `records` with `rows`.
@@ -59,11 +60,13 @@ impl AvroEncoder {
     /// # Errors
     /// The registry does not answer, or refuses a schema.
     pub async fn encode(&mut self, rows: &AvroRows, records: &mut [OutgoingRecord]) -> Result<(), EncodeError> {
-        let keys = self.encoded("key", &format!("{}_key", self.view), &rows.keys).await?;
-        let values = self.encoded("value", &self.view.clone(), &rows.values).await?;
-        for (record, key) in records.iter_mut().zip(keys) {
-            record.key = key;
+        if let Some(keys) = &rows.keys {
+            let keys = self.encoded("key", &format!("{}_key", self.name), keys).await?;
+            for (record, key) in records.iter_mut().zip(keys) {
+                record.key = Some(key);
+            }
         }
+        let values = self.encoded("value", &self.name.clone(), &rows.values).await?;
         for (record, value) in records.iter_mut().zip(values) {
             record.value = Some(value);
         }

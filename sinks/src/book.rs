@@ -38,6 +38,18 @@ pub struct EpochCut {
     /// With `emit = 'final'`: every row of windows that end at or before it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Micros>,
+    /// Of a sink of a stream: which events before the position where it was are written again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<EventsAgain>,
+}
+
+/// Events that a sink of a stream writes again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsAgain {
+    /// Those with an event time from then on.
+    pub from: Micros,
+    /// Before these positions; all events after them are new.
+    pub until: BTreeMap<Partition, Offset>,
 }
 
 /// A line of the file.
@@ -74,6 +86,15 @@ enum Entry {
     Paused {
         paused: bool,
     },
+    /// A sink of a stream has come to this cut without writing anything.
+    Advanced {
+        cut: EpochCut,
+    },
+    /// A sink of a stream continues from this cut; with `adopts`, under whatever marker the brokers have.
+    Restarted {
+        cut: EpochCut,
+        adopts: bool,
+    },
     /// Rows of these windows are to be written again; without bounds, all rows, under whatever marker the brokers have.
     Again {
         windows: Option<(i64, i64)>,
@@ -104,6 +125,8 @@ struct BookState {
     is_paused: bool,
     /// Whether all rows are written again, so that the marker of the brokers does not matter.
     adopts: bool,
+    /// How often an operator has asked for events to be written again, since this process started.
+    restarts: u64,
 }
 
 impl BookState {
@@ -121,6 +144,11 @@ impl BookState {
             Entry::Aborted { .. } => self.decide(false),
             Entry::Paused { paused } => self.is_paused = paused,
             Entry::Again { windows } => self.mark(windows),
+            Entry::Advanced { cut } => {
+                self.decide(true);
+                self.cut = cut;
+            }
+            Entry::Restarted { cut, adopts } => self.restart(cut, adopts),
         }
     }
 
@@ -135,6 +163,16 @@ impl BookState {
             changes.into_iter().for_each(|change| self.sent.apply(change));
             (self.committed, self.cut, self.adopts) = (epoch, cut, false);
         }
+    }
+
+    fn restart(&mut self, cut: EpochCut, adopts: bool) {
+        // Whether or not the epoch in doubt is in the topic, its events are written again.
+        if let Some(prepared) = &mut self.prepared {
+            prepared.cut = cut.clone();
+        }
+        self.cut = cut;
+        self.adopts |= adopts;
+        self.restarts += 1;
     }
 
     fn mark(&mut self, windows: Option<(i64, i64)>) {
@@ -263,6 +301,87 @@ impl SinkBook {
         self.file.lock().append(&[Entry::Prepared { epoch, process: process.clone(), cut: cut.clone(), rows }])?;
         self.state.lock().prepare(Prepared { epoch, process, cut, changes });
         Ok(epoch)
+    }
+
+    /// Returns the cut of the last committed epoch of a sink of a stream, and how often events were asked for again before.
+    pub fn position(&self) -> (EpochCut, u64) {
+        let state = self.state.lock();
+        (state.cut.clone(), state.restarts)
+    }
+
+    /// Makes an epoch of a sink of a stream durable before its transaction, as [`SinkBook::prepare`] does; `None`: events were
+    /// asked for again since the epoch was found. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing is prepared.
+    pub fn prepare_events(&self, process: &str, cut: EpochCut, restarts: u64) -> io::Result<Option<u64>> {
+        let mut file = self.file.lock();
+        let epoch = {
+            let state = self.state.lock();
+            if state.restarts != restarts {
+                return Ok(None);
+            }
+            state.used + 1
+        };
+        let process = process.to_owned();
+        file.append(&[Entry::Prepared { epoch, process: process.clone(), cut: cut.clone(), rows: Vec::new() }])?;
+        self.state.lock().prepare(Prepared { epoch, process, cut, changes: Vec::new() });
+        Ok(Some(epoch))
+    }
+
+    /// Notes durably that a sink of a stream has come to `cut` without writing anything, unless events were asked for again
+    /// since. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing changes.
+    pub fn advance_events(&self, cut: EpochCut, restarts: u64) -> io::Result<()> {
+        {
+            let mut file = self.file.lock();
+            let (before, asked) = self.position();
+            if asked != restarts || before == cut {
+                return Ok(());
+            }
+            file.append(&[Entry::Advanced { cut: cut.clone() }])?;
+            self.state.lock().cut = cut;
+        }
+        self.rewrite()
+    }
+
+    /// Lets a sink of a stream write events again: those with an event time from `from` on, or all, then under whatever marker
+    /// the brokers have. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing changes.
+    pub fn write_events_again(&self, from: Option<Micros>) -> io::Result<()> {
+        let mut file = self.file.lock();
+        let (EpochCut { position, again, .. }, _) = self.position();
+        let again = from.map(|from| {
+            let mut until = again.map(|again| again.until).unwrap_or_default();
+            for (partition, offset) in position {
+                let until = until.entry(partition).or_insert(offset);
+                *until = offset.max(*until);
+            }
+            EventsAgain { from, until }
+        });
+        let (cut, adopts) = (EpochCut { again, ..EpochCut::default() }, from.is_none());
+        file.append(&[Entry::Restarted { cut: cut.clone(), adopts }])?;
+        self.state.lock().restart(cut, adopts);
+        Ok(())
+    }
+
+    /// Takes positions of a sink of a stream back to the heads of a log that was replaced by one with fewer events. Not durable:
+    /// the next process finds out again.
+    pub fn limit_position(&self, head: impl Fn(Partition) -> Offset) -> bool {
+        let mut state = self.state.lock();
+        let BookState { cut, prepared, .. } = &mut *state;
+        // The epoch in doubt may be in the topic as well.
+        let cuts = std::iter::once(cut).chain(prepared.as_mut().map(|prepared| &mut prepared.cut));
+        let mut is_beyond = false;
+        for (partition, offset) in cuts.flat_map(|cut| &mut cut.position) {
+            is_beyond |= *offset > head(*partition);
+            *offset = head(*partition).min(*offset);
+        }
+        is_beyond
     }
 
     /// Notes that the prepared epoch was committed. Blocking: rewrites a file that has grown long.

@@ -29,8 +29,10 @@ pub struct EpochBatch {
     /// What the topic has after it.
     pub changes: Vec<SentChange>,
     pub cut: EpochCut,
-    /// Whether the rows have further differences, which had no room.
+    /// Whether the rows have further differences, which had no room; of a sink of a stream, whether it has further events.
     pub is_partial: bool,
+    /// Of a sink of a stream: how often events were asked for again when the batch was found ([`SinkBook::position`]).
+    pub restarts: Option<u64>,
 }
 
 /// A row whose value the topic does not have.
@@ -98,7 +100,7 @@ pub fn differences(
     if sink.target.format() == SinkFormat::Avro {
         let places: Vec<ChangedRow> = upserted.iter().chain(&deleted).cloned().collect();
         let rows: Vec<usize> = found.iter().map(|difference| difference.row).collect();
-        batch.avro = Some(AvroRows { keys: writer.key_columns(&places)?, values: values.columns(&rows)? });
+        batch.avro = Some(AvroRows { keys: Some(writer.key_columns(&places)?), values: values.columns(&rows)? });
     }
     for (key, difference) in writer.keys(&upserted)?.into_iter().zip(found) {
         let Difference { place: (window, encoded), row, value, hash, kind } = difference;

@@ -1,9 +1,10 @@
-//! Writes the rows of views to topics of Kafka, each change exactly once, and sends them to webhooks.
+//! Writes the rows of views and the events of streams to topics of Kafka, each exactly once, and sends them to webhooks.
 //!
 //! [`view_changes`] finds what has changed since the last epoch, as of a cut of the log: rows that folds report, rows of a
 //! [`walk`] in pages ([`mod@page`]), and rows that were [`waiting`] for their window to close. [`sizes`] bounds each piece. [`differences`] compares them with the
 //! target, [`record`] writes them as records, [`avro`] encodes those of a sink with that format, and [`publisher`] puts them into the topic in one transaction with the marker of the epoch,
-//! or into requests of a [`webhook`]. [`book`] keeps durably what the topic
+//! or into requests of a [`webhook`]. Sinks of streams have no differences: [`event_changes`] reads the events after a position, and
+//! [`event_record`] writes them as records. [`book`] keeps durably what the topic
 //! has ([`sent`], [`stored`]), until entities are erased ([`erasure`]); [`task`] runs one sink, and [`service`] lists and controls all. The crate reads rows as alerts do and knows
 //! neither the log nor HTTP.
 
@@ -13,6 +14,8 @@ pub mod avro;
 pub mod book;
 pub mod differences;
 pub mod erasure;
+pub mod event_changes;
+pub mod event_record;
 pub mod fail_points;
 pub mod page;
 pub mod publisher;

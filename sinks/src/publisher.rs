@@ -18,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka::{OutgoingRecord, RegistryError, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly};
 use serde::{Deserialize, Serialize};
-use shared::ids::{Offset, Partition};
-use shared::sink::Sink;
+use shared::ids::{Offset, Partition, SinkName};
+use shared::sink::SinkTarget;
 use uuid::Uuid;
 
 use crate::avro::{AvroEncoder, EncodeError};
@@ -92,7 +92,8 @@ impl PublishError {
 
 /// Writes the epochs of one sink.
 pub struct Publisher {
-    sink: Arc<Sink>,
+    sink: SinkName,
+    target: SinkTarget,
     book: Arc<SinkBook>,
     cluster: Arc<dyn TopicCluster>,
     /// Of a sink that writes Avro.
@@ -107,9 +108,22 @@ pub struct Publisher {
 
 impl Publisher {
     /// Returns a publisher that has not connected yet.
-    pub fn new(sink: Arc<Sink>, book: Arc<SinkBook>, cluster: Arc<dyn TopicCluster>) -> Publisher {
-        let process = Uuid::new_v4().simple().to_string();
-        Publisher { sink, book, cluster, avro: None, process, writer: None, has_claimed: false, pauses: PAUSES }
+    pub fn new(
+        (sink, target): (&SinkName, &SinkTarget),
+        book: Arc<SinkBook>,
+        cluster: Arc<dyn TopicCluster>,
+    ) -> Publisher {
+        Publisher {
+            sink: sink.clone(),
+            target: target.clone(),
+            book,
+            cluster,
+            avro: None,
+            process: Uuid::new_v4().simple().to_string(),
+            writer: None,
+            has_claimed: false,
+            pauses: PAUSES,
+        }
     }
 
     /// Encodes keys and values as Avro.
@@ -132,7 +146,7 @@ impl Publisher {
     /// # Errors
     /// The brokers cannot be reached or refuse, or their marker is not of this book.
     pub async fn open(&mut self) -> Result<(), PublishError> {
-        if let Some(topic) = self.sink.target.topic() {
+        if let Some(topic) = self.target.topic() {
             let _ = self.cluster.partitions(&topic.topic).await?;
         }
         self.cluster.create_compacted(EPOCHS_TOPIC).await?;
@@ -143,12 +157,12 @@ impl Publisher {
         // Before the writer is opened, which would fence the right one.
         let marker = self.marker().await?;
         if self.has_claimed && marker.as_ref().is_some_and(|marker| marker.process != self.process) {
-            return Err(PublishError::TakenOver(self.sink.writer_id().to_owned()));
+            return Err(PublishError::TakenOver(self.writer_id().to_owned()));
         }
         if marker.is_some_and(|marker| marker.book != self.book.id()) && !self.book.adopts() {
             return Err(MarkerError::Foreign.into());
         }
-        let writer = self.cluster.writer(self.sink.writer_id()).await?;
+        let writer = self.cluster.writer(self.writer_id()).await?;
         let marker = self.marker().await?;
         let book = Arc::clone(&self.book);
         let of_epoch = marker.as_ref().map_or_else(|| self.process.clone(), |marker| marker.writer.clone());
@@ -170,13 +184,17 @@ impl Publisher {
         Ok(())
     }
 
-    /// Writes a batch as the next epoch. A batch that changes nothing is not one.
+    /// Writes a batch as the next epoch. A batch that changes nothing is not one; of a sink of a stream, its position counts.
     ///
     /// # Errors
     /// Whether the epoch is in the topic may be unknown; [`Publisher::open`] finds out.
     pub async fn publish(&mut self, batch: EpochBatch) -> Result<(), PublishError> {
-        let EpochBatch { mut records, avro, changes, cut, .. } = batch;
-        if changes.is_empty() && cut.version == self.book.committed().1.version {
+        let EpochBatch { mut records, avro, changes, cut, restarts, .. } = batch;
+        if let Some(restarts) = restarts.filter(|_| records.is_empty()) {
+            let book = Arc::clone(&self.book);
+            return Ok(tokio::task::spawn_blocking(move || book.advance_events(cut, restarts)).await??);
+        }
+        if restarts.is_none() && changes.is_empty() && cut.version == self.book.committed().1.version {
             self.book.advance(cut);
             return Ok(());
         }
@@ -184,14 +202,19 @@ impl Publisher {
             encoder.encode(&rows, &mut records).await?;
         }
         let (book, process, of_epoch) = (Arc::clone(&self.book), self.process.clone(), cut.clone());
-        let epoch = tokio::task::spawn_blocking(move || book.prepare(&process, of_epoch, changes)).await??;
+        let prepare = move || match restarts {
+            None => book.prepare(&process, of_epoch, changes).map(Some),
+            Some(restarts) => book.prepare_events(&process, of_epoch, restarts),
+        };
+        // An operator has asked for other events meanwhile.
+        let Some(epoch) = tokio::task::spawn_blocking(prepare).await?? else { return Ok(()) };
         SinkPoint::Prepared.reach();
         records.push(self.marker_record(epoch, self.process.clone(), &cut));
         self.transact(records).await?;
         SinkPoint::Committed.reach();
         let book = Arc::clone(&self.book);
         if let Err(error) = tokio::task::spawn_blocking(move || book.commit()).await? {
-            tracing::warn!(sink = %self.sink.name, %error, "the state of the sink was not rewritten; will retry");
+            tracing::warn!(sink = %self.sink, %error, "the state of the sink was not rewritten; will retry");
         }
         Ok(())
     }
@@ -219,8 +242,12 @@ impl Publisher {
         Ok(())
     }
 
+    fn writer_id(&self) -> &str {
+        self.target.writer_id(&self.sink)
+    }
+
     async fn marker(&self) -> Result<Option<Marker>, PublishError> {
-        let value = self.cluster.latest(EPOCHS_TOPIC, self.sink.writer_id().as_bytes()).await?;
+        let value = self.cluster.latest(EPOCHS_TOPIC, self.writer_id().as_bytes()).await?;
         let read = |value: Bytes| serde_json::from_slice(&value);
         value.map(read).transpose().map_err(|error| PublishError::Unreadable(error.to_string()))
     }
@@ -236,7 +263,7 @@ impl Publisher {
         };
         OutgoingRecord {
             topic: EPOCHS_TOPIC.to_owned(),
-            key: Bytes::copy_from_slice(self.sink.writer_id().as_bytes()),
+            key: Some(Bytes::copy_from_slice(self.writer_id().as_bytes())),
             value: Some(serde_json::to_vec(&marker).expect("a marker is plain data").into()),
             headers: Vec::new(),
         }
@@ -244,4 +271,4 @@ impl Publisher {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -170,7 +170,7 @@ impl<'a> RecordWriter<'a> {
         let mut headers = vec![(KIND, Bytes::from_static(kind.name()))];
         headers.extend(self.version.map(|version| (VERSION, Bytes::from(version.to_string()))));
         headers.extend(more);
-        OutgoingRecord { topic: self.sink.target.to_string(), key, value, headers }
+        OutgoingRecord { topic: self.sink.target.to_string(), key: Some(key), value, headers }
     }
 }
 
@@ -251,17 +251,17 @@ fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 
 /// A JSON object whose members stay in the order in which they are added.
 #[derive(Debug, Default)]
-struct JsonObject(Vec<u8>);
+pub(crate) struct JsonObject(Vec<u8>);
 
 impl JsonObject {
-    fn add(&mut self, name: &str, value: &Value) {
+    pub(crate) fn add(&mut self, name: &str, value: &Value) {
         self.0.push(if self.0.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut self.0, name).expect("a text has a JSON form");
         self.0.push(b':');
         serde_json::to_writer(&mut self.0, value).expect("a value has a JSON form");
     }
 
-    fn finish(mut self) -> Bytes {
+    pub(crate) fn finish(mut self) -> Bytes {
         if self.0.is_empty() {
             self.0.push(b'{');
         }

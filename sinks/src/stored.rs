@@ -5,8 +5,10 @@ use std::path::Path;
 
 use alerts::book_file::BookError;
 use serde::{Deserialize, Serialize};
-use shared::ids::{Name, SinkName, ViewName};
-use shared::sink::{Emit, Sink, SinkFormat, SinkTarget};
+use shared::event_sink::EventSink;
+use shared::ids::{Name, SinkName, StreamName, ViewName};
+use shared::sink::{Emit, Sink, SinkFormat, SinkTarget, every_text};
+use shared::stream::Stream;
 use shared::view::View;
 
 use crate::book::StoredBook;
@@ -14,7 +16,18 @@ use crate::book::StoredBook;
 /// The options of a sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SinkDeclaration {
-    pub view: ViewName,
+    /// `None`: the sink is of a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewName>,
+    /// `None`: the sink is of a view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamName>,
+    /// Of a sink of a stream: its condition as SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Of a sink of a stream: its columns as SQL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
     pub connection: Name,
     /// `None`: the webhook of the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,7 +35,9 @@ pub struct SinkDeclaration {
     /// Absent from declarations of earlier programs, which wrote JSON.
     #[serde(default)]
     pub format: SinkFormat,
-    pub emit: Emit,
+    /// `None`: the sink writes the events of a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emit: Option<Emit>,
     /// The columns of the key of records.
     pub key: Vec<String>,
     /// The shortest time between two epochs.
@@ -36,13 +51,34 @@ impl SinkDeclaration {
     pub fn of(sink: &Sink, view: &View) -> SinkDeclaration {
         let topic = sink.target.topic();
         SinkDeclaration {
-            view: sink.view.clone(),
+            view: Some(sink.view.clone()),
+            stream: None,
+            filter: None,
+            columns: Vec::new(),
             connection: sink.target.connection().clone(),
             topic: topic.map(|topic| topic.topic.clone()),
             format: sink.target.format(),
-            emit: sink.emit,
+            emit: Some(sink.emit),
             key: sink.key.iter().map(|column| column.name(view).to_owned()).collect(),
-            every: sink.every_text(),
+            every: every_text(sink.every),
+            transactional_id: topic.map(|topic| topic.transactional_id.clone()),
+        }
+    }
+
+    /// Describes a declared sink of a stream.
+    pub fn of_events(sink: &EventSink, stream: &Stream) -> SinkDeclaration {
+        let topic = sink.target.topic();
+        SinkDeclaration {
+            view: None,
+            stream: Some(sink.stream.clone()),
+            filter: sink.filter_sql(stream),
+            columns: sink.columns_sql(stream),
+            connection: sink.target.connection().clone(),
+            topic: topic.map(|topic| topic.topic.clone()),
+            format: sink.target.format(),
+            emit: None,
+            key: sink.key_names().map(str::to_owned).collect(),
+            every: every_text(sink.every),
             transactional_id: topic.map(|topic| topic.transactional_id.clone()),
         }
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::SinkState;
+use shared::ids::SinkName;
 use shared::limits::{SINK_RETRY_FIRST_MS, SINK_RETRY_MAX_MS};
-use shared::sink::Sink;
 use shared::time::Micros;
 use tokio::sync::{Notify, watch};
 
 use crate::book::SinkBook;
 use crate::differences::EpochBatch;
+use crate::event_changes::EventChanges;
 use crate::publisher::{PublishError, Publisher};
 use crate::view_changes::{ChangesError, ViewChanges};
 
@@ -54,12 +55,20 @@ impl Default for SinkWatch {
 
 /// The task of one sink.
 pub struct SinkTask {
-    pub(crate) sink: Arc<Sink>,
+    pub(crate) name: SinkName,
+    /// Shortest time between two epochs.
+    pub(crate) every: Duration,
     pub(crate) book: Arc<SinkBook>,
     pub(crate) publisher: Publisher,
-    pub(crate) changes: ViewChanges,
+    pub(crate) changes: SinkChanges,
     pub(crate) watch: Arc<SinkWatch>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Finds what a sink writes.
+pub(crate) enum SinkChanges {
+    View(Box<ViewChanges>),
+    Events(EventChanges),
 }
 
 /// The reason why an epoch failed.
@@ -105,8 +114,8 @@ impl SinkTask {
             let mut progress = self.watch.progress.lock();
             (std::mem::take(&mut progress.is_resumed), std::mem::take(&mut progress.visits_all))
         };
-        if visits_all {
-            self.changes.visit_all();
+        if let (true, SinkChanges::View(changes)) = (visits_all, &mut self.changes) {
+            changes.visit_all();
         }
         if is_resumed {
             self.publisher.take_over();
@@ -129,12 +138,12 @@ impl SinkTask {
             Ok(is_busy) => {
                 *pause = Duration::ZERO;
                 self.show(SinkState::Running, None);
-                Some(if is_busy { Duration::ZERO } else { self.sink.every })
+                Some(if is_busy { Duration::ZERO } else { self.every })
             }
             Err(error) => {
                 let state = if error.is_final() { SinkState::Stopped } else { SinkState::Failing };
-                metrics::counter!("trueup_sink_errors_total", "sink" => self.sink.name.to_string()).increment(1);
-                tracing::warn!(sink = %self.sink.name, %error, "an epoch was not written");
+                metrics::counter!("trueup_sink_errors_total", "sink" => self.name.to_string()).increment(1);
+                tracing::warn!(sink = %self.name, %error, "an epoch was not written");
                 self.show(state, Some(error.to_string()));
                 let (first, most) =
                     (Duration::from_millis(SINK_RETRY_FIRST_MS), Duration::from_millis(SINK_RETRY_MAX_MS));
@@ -144,43 +153,59 @@ impl SinkTask {
         }
     }
 
-    /// Writes what has changed: a page of the walk, and then the rows that folds have changed. Returns whether more is to be
-    /// written at once.
+    /// Writes what has changed: the next events, or a page of the walk and then the rows that folds have changed. Returns
+    /// whether more is to be written at once.
     async fn epoch(&mut self) -> Result<bool, EpochError> {
-        if !self.publisher.is_open() {
-            self.publisher.open().await?;
+        let SinkTask { publisher, book, changes, .. } = self;
+        if !publisher.is_open() {
+            publisher.open().await?;
         }
-        if let Some(batch) = self.changes.walk(&self.book).await? {
-            let is_partial = batch.is_partial;
-            self.publish(batch).await?;
-            if !is_partial {
-                self.changes.walked();
+        let is_busy = match changes {
+            SinkChanges::Events(changes) => {
+                let batch = changes.next(book).await?;
+                let is_partial = batch.is_partial;
+                publish(publisher, batch, (&self.name, &self.watch, &self.clock)).await?;
+                is_partial
             }
-        }
-        let batch = self.changes.live(&self.book).await?;
-        let is_partial = batch.is_partial;
-        self.publish(batch).await?;
-        if !is_partial {
-            self.changes.settle();
-        }
-        Ok(is_partial || self.changes.is_walking())
-    }
-
-    async fn publish(&mut self, batch: EpochBatch) -> Result<(), EpochError> {
-        let records = batch.records.len() as u64;
-        self.publisher.publish(batch).await?;
-        if records > 0 {
-            let name = self.sink.name.to_string();
-            metrics::counter!("trueup_sink_records_total", "sink" => name).increment(records);
-            let mut progress = self.watch.progress.lock();
-            progress.records += records;
-            progress.committed_at = Some(self.clock.now());
-        }
-        Ok(())
+            SinkChanges::View(changes) => {
+                if let Some(batch) = changes.walk(book).await? {
+                    let is_partial = batch.is_partial;
+                    publish(publisher, batch, (&self.name, &self.watch, &self.clock)).await?;
+                    if !is_partial {
+                        changes.walked();
+                    }
+                }
+                let batch = changes.live(book).await?;
+                let is_partial = batch.is_partial;
+                publish(publisher, batch, (&self.name, &self.watch, &self.clock)).await?;
+                if !is_partial {
+                    changes.settle();
+                }
+                is_partial || changes.is_walking()
+            }
+        };
+        Ok(is_busy)
     }
 
     fn show(&self, state: SinkState, error: Option<String>) {
         let mut progress = self.watch.progress.lock();
         (progress.state, progress.error) = (state, error);
     }
+}
+
+/// Writes a batch, and shows what was written.
+async fn publish(
+    publisher: &mut Publisher,
+    batch: EpochBatch,
+    (name, watch, clock): (&SinkName, &SinkWatch, &Arc<dyn Clock>),
+) -> Result<(), EpochError> {
+    let records = batch.records.len() as u64;
+    publisher.publish(batch).await?;
+    if records > 0 {
+        metrics::counter!("trueup_sink_records_total", "sink" => name.to_string()).increment(records);
+        let mut progress = watch.progress.lock();
+        progress.records += records;
+        progress.committed_at = Some(clock.now());
+    }
+    Ok(())
 }

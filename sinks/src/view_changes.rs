@@ -26,6 +26,8 @@ use alerts::finished::FinishError;
 use arrow::error::ArrowError;
 use shared::changed_rows::{ChangedRow, ChangedRows, ChangedView, Changes};
 use shared::date_partition::DatePartition;
+use shared::evaluate::EvaluateError;
+use shared::handoff::HandoffError;
 use shared::limits::{SINK_READ_BYTES_MAX, SINK_ROWS_MAX};
 use shared::partial::query_budget::Exceeded;
 use shared::published::{PublishedView, Views};
@@ -79,6 +81,10 @@ pub enum ChangesError {
         "the records of the topic have other keys or were written with another emit: declare the sink under another name and topic"
     )]
     OtherKeys,
+    #[error("cannot read the events of the stream: {0}")]
+    Events(#[from] HandoffError),
+    #[error("cannot evaluate the expressions of the sink: {0}")]
+    Evaluate(#[from] EvaluateError),
 }
 
 impl From<FetchError> for ChangesError {
@@ -192,7 +198,7 @@ impl ViewChanges {
         let (fetch, affected, watermark) = self.cut(&published, &view, book).await?;
         self.served = Some(view);
         let mut batch = self.evaluate(book, fetch, affected).await?;
-        let EpochCut { position, version, watermark: before } = book.committed().1;
+        let EpochCut { position, version, watermark: before, .. } = book.committed().1;
         if batch.is_partial || self.walk.holds_cut() {
             batch.cut.position = position;
         }

@@ -17,17 +17,17 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::clock::Clock;
-use shared::ids::{SinkName, ViewName};
+use shared::ids::{SinkName, StreamName, ViewName};
 use shared::limits::{SINK_REQUEST_BYTES_MAX, SINK_REQUEST_ROWS_MAX};
-use shared::sink::Sink;
 
+use crate::event_record::{OFFSET, PARTITION};
 use crate::publisher::{EPOCHS_TOPIC, Marker};
 use crate::record::{BOUNDS, KIND, LAYER, VERSION};
 
 /// The body of a request.
 #[derive(Debug, Serialize)]
 struct Body<'a> {
-    /// `sink.rows`.
+    /// `sink.rows` or `sink.events`.
     r#type: &'static str,
     timestamp: String,
     data: Rows<'a>,
@@ -36,16 +36,30 @@ struct Body<'a> {
 #[derive(Debug, Serialize)]
 struct Rows<'a> {
     sink: &'a SinkName,
-    view: &'a ViewName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    view: Option<&'a ViewName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a StreamName>,
     epoch: u64,
+    /// Of a sink of a view.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Row<'a>>,
+    /// Of a sink of a stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<Row<'a>>,
 }
 
-/// A row as it is sent: what a record of a topic has in its key, value and headers.
+/// A row or an event as it is sent: what a record of a topic has in its key, value and headers.
 #[derive(Debug, Serialize)]
 struct Row<'a> {
-    kind: &'a str,
-    key: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a RawValue>,
     /// `null`: the view does not have the row any more.
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,9 +70,17 @@ struct Row<'a> {
     bounds: Option<&'a RawValue>,
 }
 
+/// Where the rows or events of a sink come from.
+#[derive(Debug, Clone)]
+pub enum WebhookSource {
+    View(ViewName),
+    Stream(StreamName),
+}
+
 /// What the writers of a sink share.
 struct Target {
-    sink: Arc<Sink>,
+    sink: SinkName,
+    source: WebhookSource,
     webhook: Webhook,
     client: reqwest::Client,
     /// The file of the marker.
@@ -81,13 +103,13 @@ impl WebhookCluster {
     /// # Errors
     /// The system has no source of certificates for HTTPS.
     pub fn new(
-        sink: Arc<Sink>,
+        (sink, source): (SinkName, WebhookSource),
         webhook: Webhook,
         marker: PathBuf,
         clock: Arc<dyn Clock>,
     ) -> Result<WebhookCluster, reqwest::Error> {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(WebhookCluster(Arc::new(Target { sink, webhook, client, marker, clock })))
+        Ok(WebhookCluster(Arc::new(Target { sink, source, webhook, client, marker, clock })))
     }
 }
 
@@ -141,8 +163,17 @@ impl Target {
             let now = self.clock.now();
             let rows = rows.iter().map(|record| Row::of(record)).collect::<Result<_, _>>();
             let rows = rows.map_err(|error: serde_json::Error| error.to_string())?;
-            let data = Rows { sink: &self.sink.name, view: &self.sink.view, epoch: marker.epoch, rows };
-            let body = Body { r#type: "sink.rows", timestamp: now.to_string(), data };
+            let (sink, epoch) = (&self.sink, marker.epoch);
+            let (r#type, data) = match &self.source {
+                WebhookSource::View(view) => {
+                    ("sink.rows", Rows { sink, view: Some(view), stream: None, epoch, rows, events: Vec::new() })
+                }
+                WebhookSource::Stream(stream) => {
+                    let (events, rows) = (rows, Vec::new());
+                    ("sink.events", Rows { sink, view: None, stream: Some(stream), epoch, rows, events })
+                }
+            };
+            let body = Body { r#type, timestamp: now.to_string(), data };
             let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
             // Epochs begin again with another book.
             let id = format!("{}-{}-{part}", marker.book, marker.epoch);
@@ -161,8 +192,10 @@ impl<'a> Row<'a> {
         let text = |wanted: &str| header(wanted).and_then(|value| std::str::from_utf8(value).ok());
         let json = |wanted: &str| header(wanted).map(serde_json::from_slice).transpose();
         Ok(Row {
-            kind: text(KIND).unwrap_or_default(),
-            key: serde_json::from_slice(&record.key)?,
+            kind: text(KIND),
+            partition: json(PARTITION)?,
+            offset: json(OFFSET)?,
+            key: record.key.as_deref().map(serde_json::from_slice).transpose()?,
             value: record.value.as_deref().map(serde_json::from_slice).transpose()?,
             layer: text(LAYER),
             version: json(VERSION)?,
@@ -177,7 +210,7 @@ fn requests<'a, 'b>(records: &'b [&'a OutgoingRecord]) -> impl Iterator<Item = &
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fitting = rest.iter().take(SINK_REQUEST_ROWS_MAX).take_while(|record| {
-            bytes += record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
+            bytes += record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
             bytes <= SINK_REQUEST_BYTES_MAX
         });
         let (request, left) = rest.split_at(fitting.count().max(1).min(rest.len()));
@@ -193,7 +226,7 @@ mod tests {
     fn record(bytes: usize) -> OutgoingRecord {
         let value = Some(Bytes::from(format!("\"{}\"", "x".repeat(bytes))));
         let headers = vec![(KIND, Bytes::from_static(b"upsert")), (VERSION, Bytes::from_static(b"7"))];
-        OutgoingRecord { topic: "webhook:ops".to_owned(), key: Bytes::from_static(b"{}"), value, headers }
+        OutgoingRecord { topic: "webhook:ops".to_owned(), key: Some(Bytes::from_static(b"{}")), value, headers }
     }
 
     #[test]
@@ -213,6 +246,9 @@ mod tests {
     fn a_row_has_what_a_record_has() {
         let row = |record: &OutgoingRecord| serde_json::to_string(&Row::of(record).expect("JSON")).expect("plain data");
         assert_eq!(row(&record(1)), r#"{"kind":"upsert","key":{},"value":"x","version":7}"#);
+        let headers = vec![(PARTITION, Bytes::from_static(b"1")), (OFFSET, Bytes::from_static(b"42"))];
+        let event = OutgoingRecord { key: None, headers, ..record(1) };
+        assert_eq!(row(&event), r#"{"partition":1,"offset":42,"value":"x"}"#);
         let deleted = OutgoingRecord { value: None, headers: vec![(KIND, Bytes::from_static(b"delete"))], ..record(0) };
         assert_eq!(row(&deleted), r#"{"kind":"delete","key":{},"value":null}"#);
     }

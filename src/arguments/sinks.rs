@@ -38,7 +38,7 @@ pub struct SinkPause {
 pub struct SinkResume {
     /// Sink to resume
     pub sink: SinkName,
-    /// Write rows again whose windows start at this time or later: `start` for all rows, or a time
+    /// Write rows again whose windows start at this time or later, or events of such times: `start` for all, or a time
     #[arg(long, value_name = "TIME", value_parser = start_or_time)]
     pub from: Option<String>,
     #[command(flatten)]

@@ -44,6 +44,10 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
         let view = definitions.views.iter().find(|view| view.name == sink.view);
         plans.extend(view.map(|view| sink.describe(view)));
     }
+    for sink in &definitions.event_sinks {
+        let stream = definitions.streams.iter().find(|stream| stream.name == sink.stream);
+        plans.extend(stream.map(|stream| sink.describe(stream)));
+    }
     print(&plans, &definitions)
 }
 
@@ -62,8 +66,9 @@ fn print(plans: &[String], definitions: &Definitions) -> Result<(), Failure> {
     if !definitions.alerts.is_empty() {
         parts.push(counted(definitions.alerts.len(), "alert"));
     }
-    if !definitions.sinks.is_empty() {
-        parts.push(counted(definitions.sinks.len(), "sink"));
+    let sinks = definitions.sink_targets().count();
+    if sinks > 0 {
+        parts.push(counted(sinks, "sink"));
     }
     eprintln!("no errors: {}", parts.join(", "));
     Ok(())

@@ -187,9 +187,16 @@ impl PlanPrinter {
             (None, Some(connection)) => (format!("webhook {connection}"), "receiver"),
             (None, None) => ("topic unknown".to_owned(), "topic"),
         };
-        let has = format!("epoch {}, the {holder} has {}", sink.epoch, counted(sink.rows, "row"));
+        let has = match &sink.stream {
+            None => format!("epoch {}, the {holder} has {}", sink.epoch, counted(sink.rows, "row")),
+            Some(_) => format!("epoch {}", sink.epoch),
+        };
         let paused = if sink.paused { "; paused" } else { "" };
         let what = match sink.effect {
+            SinkEffect::WritesAll if sink.stream.is_some() => {
+                let stream = sink.stream.as_ref().map_or_else(String::new, |stream| format!(" of stream {stream}"));
+                format!("new; writes all events{stream} to {target}")
+            }
             SinkEffect::WritesAll => {
                 let view = sink.view.as_ref().map_or_else(String::new, |view| format!(" of view {view}"));
                 format!("new; writes the rows{view} to {target}")
@@ -204,14 +211,24 @@ impl PlanPrinter {
         for (name, before, after) in &sink.changes {
             line(text, 2, &format!("{} {name} {before} → {after}", self.yellow("~")));
         }
+        let written = if sink.stream.is_some() { "events" } else { "rows" };
         match sink.effect {
             SinkEffect::NeedsResume => {
                 let command = format!("trueup sinks resume {} --from start", sink.name);
                 line(
                     text,
                     2,
-                    &format!("no epoch is known under the new transactional id: {command} writes all rows again"),
+                    &format!("no epoch is known under the new transactional id: {command} writes all {written} again"),
                 );
+            }
+            SinkEffect::OtherKeys if sink.stream.is_some() => {
+                let why =
+                    format!("the {holder} has events of another stream, or with another key: declare the sink under");
+                line(text, 2, &why);
+                line(text, 2, "another name, with another topic");
+            }
+            SinkEffect::Continues if sink.changes.iter().any(|(name, ..)| ["where", "select"].contains(name)) => {
+                line(text, 2, "holds for the events after its position");
             }
             SinkEffect::OtherKeys => {
                 line(

@@ -5,6 +5,7 @@ use std::io::Write;
 use reqwest::Method;
 use serde_json::json;
 use shared::control::SinkStatus;
+use shared::sink::Emit;
 
 use crate::arguments::{SinkCommand, SinkPause, SinkResume, Sinks};
 use crate::client::Client;
@@ -15,7 +16,7 @@ use super::listing::{Entries, dash, show, time_or_dash};
 
 const HEADER: [(&str, Align); 9] = [
     ("sink", Align::Left),
-    ("view", Align::Left),
+    ("source", Align::Left),
     ("target", Align::Left),
     ("emit", Align::Left),
     ("state", Align::Left),
@@ -53,9 +54,9 @@ fn table(sinks: &[SinkStatus], width: Option<u16>) -> String {
     let rows = sinks.iter().map(|sink| {
         vec![
             sink.name.to_string(),
-            sink.view.to_string(),
+            sink.source().to_owned(),
             sink.target(),
-            sink.emit.name().to_owned(),
+            sink.emit.map_or("events", Emit::name).to_owned(),
             sink.state.name().to_owned(),
             sink.epoch.to_string(),
             time_or_dash(sink.committed_at),
@@ -80,7 +81,7 @@ mod tests {
         let sinks: Entries<SinkStatus> =
             serde_json::from_value(json!({"sinks": [sink]})).expect("the contract's shape");
         insta::assert_snapshot!(table(&sinks.0, Some(160)), @r"
-         sink     view           target         emit      state     epoch   committed              lag   error
+         sink     source         target         emit      state     epoch   committed              lag   error
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          counts   order_counts   order-counts   changes   failing       7   2026-11-29T10:00:00Z    12   cannot reach the brokers k:1
         ");

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
-use shared::ids::{Name, SinkName, ViewName};
+use shared::ids::{Name, SinkName, StreamName, ViewName};
+use shared::sink::Emit;
 use shared::sql::Definitions;
 use sinks::book::StoredBook;
 use sinks::stored::{SinkDeclaration, StoredSink, stored_sinks};
@@ -33,6 +34,8 @@ pub enum SinkEffect {
 pub struct SinkPlan {
     pub name: SinkName,
     pub view: Option<ViewName>,
+    /// Of a sink of a stream.
+    pub stream: Option<StreamName>,
     pub connection: Option<Name>,
     /// `None`: the webhook of the connection, if that is known.
     pub topic: Option<String>,
@@ -58,11 +61,19 @@ pub fn sink_plans(definitions: &Definitions, folder: &Path) -> anyhow::Result<Ve
         let has_other_keys = known.is_some_and(|known| known.book.keys != sink.key_hash(view));
         plans.push(plan(&sink.name, &now, known.map(|known| &known.book), has_other_keys));
     }
-    let is_declared = |name: &SinkName| definitions.sinks.iter().any(|sink| sink.name == *name);
+    for sink in &definitions.event_sinks {
+        let Some(stream) = definitions.streams.iter().find(|stream| stream.name == sink.stream) else { continue };
+        let now = SinkDeclaration::of_events(sink, stream);
+        let known = stored.iter().find(|known| known.name == sink.name);
+        let has_other_keys = known.is_some_and(|known| known.book.keys != sink.key_hash());
+        plans.push(plan(&sink.name, &now, known.map(|known| &known.book), has_other_keys));
+    }
+    let is_declared = |name: &SinkName| definitions.sink_targets().any(|(sink, _)| sink == name);
     for StoredSink { name, book } in stored.iter().filter(|known| !is_declared(&known.name)) {
         plans.push(SinkPlan {
             name: name.clone(),
-            view: book.declaration.as_ref().map(|declared| declared.view.clone()),
+            view: book.declaration.as_ref().and_then(|declared| declared.view.clone()),
+            stream: book.declaration.as_ref().and_then(|declared| declared.stream.clone()),
             connection: book.declaration.as_ref().map(|declared| declared.connection.clone()),
             topic: book.declaration.as_ref().and_then(|declared| declared.topic.clone()),
             status: PlanStatus::Undeclared,
@@ -93,7 +104,8 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     };
     SinkPlan {
         name: name.clone(),
-        view: Some(now.view.clone()),
+        view: now.view.clone(),
+        stream: now.stream.clone(),
         connection: Some(now.connection.clone()),
         topic: now.topic.clone(),
         status,
@@ -105,13 +117,17 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     }
 }
 
-fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 8] {
+fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 11] {
+    let name = |name: &Option<Name>| name.as_ref().map_or_else(String::new, Name::to_string);
     [
-        ("view", declared.view.to_string()),
+        ("view", name(&declared.view)),
+        ("stream", name(&declared.stream)),
+        ("where", declared.filter.clone().unwrap_or_else(|| "all events".to_owned())),
+        ("select", declared.columns.join(", ")),
         ("connection", declared.connection.to_string()),
         ("target", declared.target()),
         ("format", declared.format.name().to_owned()),
-        ("emit", declared.emit.name().to_owned()),
+        ("emit", declared.emit.map_or("events", Emit::name).to_owned()),
         ("key", declared.key.join(", ")),
         ("every", declared.every.clone()),
         ("transactional_id", declared.transactional_id.clone().unwrap_or_default()),

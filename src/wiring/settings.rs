@@ -64,6 +64,7 @@ impl WiringSettings {
         };
         if !self.as_declared {
             definitions.sinks.clear();
+            definitions.event_sinks.clear();
             for stream in &mut definitions.streams {
                 stream.detach();
             }

@@ -1,4 +1,4 @@
-//! Starts the sinks, with handles to the other layers.
+//! Starts the sinks of views and streams, with handles to the other layers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use batch::Batch;
+use intake::event_pages::StreamPages;
 use intake::streams::Intake;
 use kafka::{KafkaCluster, SchemaRegistry, TopicCluster};
 use shared::changed_rows::ChangedRows;
 use shared::control::{NoSinks, Sinks};
 use shared::handoff::LogReplay;
-use shared::ids::ViewName;
+use shared::ids::{SinkName, ViewName};
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
-use shared::sink::{Sink, SinkFormat, SinkTarget};
+use shared::sink::{SinkFormat, SinkTarget};
 use shared::sql::Definitions;
+use shared::stream::Stream;
 use sinks::erasure::ErasableBook;
-use sinks::service::{DeclaredSink, SinkContext, SinkSet};
+use sinks::service::{DeclaredEventSink, DeclaredSink, EventSinkContext, SinkContext, SinkOutlet, SinkSet};
 use sinks::view_changes::SinkLayers;
-use sinks::webhook::WebhookCluster;
+use sinks::webhook::{WebhookCluster, WebhookSource};
 use speed::service::Speed;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,7 +35,10 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 pub const FOLDER: &str = "sinks";
 
 /// The declared sinks, before the layers have started.
-pub struct DeclaredSinks(Vec<DeclaredSink>);
+pub struct DeclaredSinks {
+    of_views: Vec<DeclaredSink>,
+    of_streams: Vec<DeclaredEventSink>,
+}
 
 /// The layers that sinks read.
 pub struct ReadLayers<'a> {
@@ -51,26 +56,32 @@ pub struct RunningSinks {
 }
 
 impl DeclaredSinks {
-    /// Opens the book of each sink.
-    pub fn open(local: &Path, definitions: &Definitions) -> anyhow::Result<DeclaredSinks> {
-        let mut declared = Vec::new();
+    /// Opens the book of each sink. `streams` are the declared ones, with the columns that stored events have.
+    pub fn open(local: &Path, definitions: &Definitions, streams: &[Arc<Stream>]) -> anyhow::Result<DeclaredSinks> {
+        let (mut of_views, mut of_streams) = (Vec::new(), Vec::new());
         for sink in &definitions.sinks {
             let view = definitions.views.iter().find(|view| view.name == sink.view);
             let view = view.context("a sink's view is declared before it")?;
             let opened = DeclaredSink::open(&local.join(FOLDER), sink, view);
-            declared.push(opened.with_context(|| format!("cannot open the state of sink {}", sink.name))?);
+            of_views.push(opened.with_context(|| format!("cannot open the state of sink {}", sink.name))?);
         }
-        Ok(DeclaredSinks(declared))
+        for sink in &definitions.event_sinks {
+            let stream = streams.iter().find(|stream| stream.name == sink.stream);
+            let stream = stream.context("a sink's stream is declared before it")?;
+            let opened = DeclaredEventSink::open(&local.join(FOLDER), sink, stream);
+            of_streams.push(opened.with_context(|| format!("cannot open the state of sink {}", sink.name))?);
+        }
+        Ok(DeclaredSinks { of_views, of_streams })
     }
 
     /// Returns the queues for the changed rows of a view, one per sink.
     pub fn queues_of(&self, view: &ViewName) -> Vec<Arc<ChangedRows>> {
-        self.0.iter().filter_map(|declared| declared.queue_of(view)).collect()
+        self.of_views.iter().filter_map(|declared| declared.queue_of(view)).collect()
     }
 
-    /// Returns the books of the sinks, for erasures.
+    /// Returns the books of the sinks of views, for erasures: those of streams have no keys.
     pub fn erasable(&self) -> Vec<ErasableBook> {
-        self.0.iter().map(DeclaredSink::erasable).collect()
+        self.of_views.iter().map(DeclaredSink::erasable).collect()
     }
 
     /// Starts the sinks.
@@ -81,15 +92,17 @@ impl DeclaredSinks {
         receivers: &Receivers<'_>,
     ) -> anyhow::Result<RunningSinks> {
         let (stop, stopped) = watch::channel(false);
-        if self.0.is_empty() {
+        let DeclaredSinks { of_views, of_streams } = self;
+        if of_views.is_empty() && of_streams.is_empty() {
             return Ok(RunningSinks { sinks: Arc::new(NoSinks), stop, tasks: Vec::new() });
         }
-        let mut with_context = Vec::new();
-        for declared in self.0 {
+        let mut views_with_context = Vec::new();
+        for declared in of_views {
             let sink = declared.sink();
             let published = layers.views.get(sink.view.as_str()).context("the view of a sink is published")?;
             let log = layers.intake.stream(&published.stream.name).context("every stream has a log")?;
-            let (cluster, registry) = Self::target(sink, base, receivers)?;
+            let source = WebhookSource::View(sink.view.clone());
+            let outlet = Self::outlet((&sink.name, &sink.target), source, base, receivers)?;
             let context = SinkContext {
                 layers: SinkLayers {
                     views: Arc::clone(layers.views),
@@ -99,38 +112,50 @@ impl DeclaredSinks {
                 },
                 log: Arc::clone(log) as Arc<dyn LogReplay>,
                 partitions: published.stream.partitions,
-                cluster,
-                registry,
-                clock: Arc::clone(&base.clock),
+                outlet,
             };
-            with_context.push((declared, context));
+            views_with_context.push((declared, context));
         }
-        let (sinks, tasks) = SinkSet::start(with_context);
+        let mut streams_with_context = Vec::new();
+        for declared in of_streams {
+            let sink = declared.sink();
+            let log = layers.intake.stream(&sink.stream).context("every stream has a log")?;
+            let source = WebhookSource::Stream(sink.stream.clone());
+            let context = EventSinkContext {
+                log: Arc::clone(log) as Arc<dyn LogReplay>,
+                pages: Arc::new(StreamPages::new(Arc::clone(log), base.lake.clone())),
+                outlet: Self::outlet((&sink.name, &sink.target), source, base, receivers)?,
+            };
+            streams_with_context.push((declared, context));
+        }
+        let (sinks, tasks) = SinkSet::start(views_with_context, streams_with_context);
         let tasks = tasks.into_iter().map(|task| base.vitals.spawn_task("sink", task.run(stopped.clone())));
         Ok(RunningSinks { sinks: Arc::new(sinks), stop, tasks: tasks.collect() })
     }
 
-    /// Returns what a sink writes to, and the registry of a sink that writes Avro.
-    fn target(
-        sink: &Arc<Sink>,
+    /// Returns what a sink writes to.
+    fn outlet(
+        (name, target): (&SinkName, &SinkTarget),
+        source: WebhookSource,
         base: &Base,
         receivers: &Receivers<'_>,
-    ) -> anyhow::Result<(Arc<dyn TopicCluster>, Option<SchemaRegistry>)> {
+    ) -> anyhow::Result<SinkOutlet> {
         const KNOWN: &str = "the settings have the connection of each sink";
-        let topic = match &sink.target {
+        let clock = Arc::clone(&base.clock);
+        let topic = match target {
             SinkTarget::Topic(topic) => topic,
             SinkTarget::Webhook(_) => {
-                let webhook = receivers.webhooks.get(&sink.target.to_string()).context(KNOWN)?.clone();
-                let marker = base.local.join(FOLDER).join(format!("{}.webhook", sink.name));
-                let cluster = WebhookCluster::new(Arc::clone(sink), webhook, marker, Arc::clone(&base.clock))?;
-                return Ok((Arc::new(cluster), None));
+                let webhook = receivers.webhooks.get(&target.to_string()).context(KNOWN)?.clone();
+                let marker = base.local.join(FOLDER).join(format!("{name}.webhook"));
+                let cluster = WebhookCluster::new((name.clone(), source), webhook, marker, Arc::clone(&clock))?;
+                return Ok(SinkOutlet { cluster: Arc::new(cluster), registry: None, clock });
             }
         };
         let settings = receivers.topics.clusters.get(&topic.connection).context(KNOWN)?;
         let registry = settings.schema_registry.clone().filter(|_| topic.format == SinkFormat::Avro);
         let registry = registry.map(SchemaRegistry::new).transpose().map_err(anyhow::Error::msg)?;
-        let cluster = KafkaCluster::new(settings.clone(), format!("trueup-sink-{}", sink.name));
-        Ok((Arc::new(cluster), registry))
+        let cluster = Arc::new(KafkaCluster::new(settings.clone(), format!("trueup-sink-{name}")));
+        Ok(SinkOutlet { cluster: cluster as Arc<dyn TopicCluster>, registry, clock })
     }
 }
 

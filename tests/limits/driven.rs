@@ -21,6 +21,7 @@ const SUBSCRIPTIONS: &str = "subscribers_of_entities_and_alerts_are_refused_beyo
 const ALERT_LISTS: &str = "alerts_are_listed_by_alert_and_state_and_pushed_after_an_id";
 const SINK_PIECES: &str = "topics_of_sinks_are_the_view_and_each_change_is_written_once";
 const SINK_REQUESTS: &str = "requests_have_no_more_rows_and_bytes_than_the_limits_but_at_least_one_row";
+const SINK_EVENTS: &str = "each_event_that_passes_is_written_once_in_order_whatever_fails";
 const SINK_RETRIES: &str = "brokers_that_are_away_and_topics_that_do_not_exist_are_reported_and_retried";
 const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_given_up";
 
@@ -126,6 +127,12 @@ pub const DRIVEN: &[Driven] = &[
     ("SINK_ROWS_AT_ONCE", "tests/simulation/scenarios.rs", SINK_PIECES),
     ("SINK_PAGE_BYTES_MAX", "sinks/src/page.rs", "pages_have_every_row_once_in_order"),
     ("SINK_WAITING_BYTES_MAX", "sinks/src/waiting.rs", "every_added_row_is_due_once_unless_it_is_reported_as_lost"),
+    ("SINK_EVENTS_AT_ONCE", "sinks/src/event_changes/tests.rs", SINK_EVENTS),
+    (
+        "SINK_EVENT_BYTES_AT_ONCE",
+        "intake/src/event_pages/tests.rs",
+        "pages_are_bounded_in_bytes_in_the_log_and_in_the_archive",
+    ),
     ("SINK_REQUEST_ROWS_MAX", "sinks/src/webhook.rs", SINK_REQUESTS),
     ("SINK_REQUEST_BYTES_MAX", "sinks/src/webhook.rs", SINK_REQUESTS),
     ("SINK_RETRY_FIRST_MS", "tests/services/sinks.rs", SINK_RETRIES),

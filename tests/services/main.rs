@@ -1,6 +1,6 @@
 //! Tests against other systems. Streams that read topics, sinks and alerts that write them, against a real Apache Kafka: end to
 //! end, kills, restarts of the broker, aborted transactions, added partitions, rejected records, logins, the recipes of
-//! `docs/kafka.md`, and two of the `examples`. Queries on a real Apache Spark. Streams that read the outboxes of a real PostgreSQL,
+//! `docs/kafka.md`, and three of the `examples`. Queries on a real Apache Spark. Streams that read the outboxes of a real PostgreSQL,
 //! tables that follow its tables, and tables that read what a real Debezium writes of them.
 
 mod alerts;
@@ -9,6 +9,7 @@ mod changes;
 mod database;
 mod debezium;
 mod demo;
+mod event_sinks;
 mod examples;
 mod faults;
 mod followed_kills;

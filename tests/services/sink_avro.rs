@@ -15,14 +15,14 @@ use crate::topic::{Topic, read_all};
 
 /// The state of a schema registry.
 #[derive(Default)]
-struct Subjects {
+pub struct Subjects {
     /// Subjects and schemas, by id from 1.
-    schemas: Vec<(String, String)>,
+    pub schemas: Vec<(String, String)>,
     refuses: bool,
 }
 
 /// A schema registry on a port of loopback, with the paths for reading and registering of that of Confluent.
-fn registry() -> (String, Arc<Mutex<Subjects>>) {
+pub fn registry() -> (String, Arc<Mutex<Subjects>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let subjects = Arc::new(Mutex::new(Subjects::default()));
@@ -143,7 +143,7 @@ impl AvroText<'_> {
 }
 
 /// Decodes a key or a value by the schema that its id names.
-fn decoded(bytes: &[u8], subjects: &Subjects, subject: &str) -> Value {
+pub fn decoded(bytes: &[u8], subjects: &Subjects, subject: &str) -> Value {
     assert_eq!(bytes[0], 0, "the magic byte");
     let id = u32::from_be_bytes(bytes[1..5].try_into().expect("4 bytes")) as usize;
     let (of, schema) = &subjects.schemas[id - 1];

@@ -144,24 +144,25 @@ impl SinkTopic {
 
     fn commit(&mut self, record: OutgoingRecord, models: &[PartitionModel]) {
         let kind = record.headers.iter().find(|(name, _)| *name == "_kind").map(|(_, kind)| kind.clone());
+        let key = record.key.expect("every row has a key");
         let Some(value) = record.value else {
             assert_eq!(kind.as_deref(), Some(&b"delete"[..]));
-            assert!(self.table.remove(&record.key).is_some(), "{:?} is deleted twice", record.key);
+            assert!(self.table.remove(&key).is_some(), "{key:?} is deleted twice");
             return;
         };
-        let before = self.table.insert(record.key.clone(), value.clone());
-        assert_ne!(before.as_ref(), Some(&value), "{:?} is written twice", record.key);
+        let before = self.table.insert(key.clone(), value.clone());
+        assert_ne!(before.as_ref(), Some(&value), "{key:?} is written twice");
         let expected: &[u8] = match (self.sink.emit, before.is_some()) {
             (Emit::Changes, _) => b"upsert",
             (Emit::Final, false) => b"final",
             (Emit::Final, true) => b"correction",
         };
-        assert_eq!(kind.as_deref(), Some(expected), "{:?}", record.key);
+        assert_eq!(kind.as_deref(), Some(expected), "{key:?}");
         self.records += 1;
         self.corrections += u64::from(expected == b"correction");
-        let end = start_of(&record.key) + WINDOW;
+        let end = start_of(&key) + WINDOW;
         let passed = models.iter().map(PartitionModel::watermark).max().unwrap_or(i64::MIN);
-        assert!(self.sink.emit == Emit::Changes || end <= passed, "{:?} is open at {passed}", record.key);
+        assert!(self.sink.emit == Emit::Changes || end <= passed, "{key:?} is open at {passed}");
     }
 
     /// Writes an epoch; if the sink crashes, starts it again.

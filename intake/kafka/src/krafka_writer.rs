@@ -161,9 +161,10 @@ impl TopicWriter for KrafkaWriter {
         self.producer.begin().map_err(|error| self.failed(error))?;
         let mut deliveries = Vec::with_capacity(records.len());
         for OutgoingRecord { topic, key, value, headers } in records {
-            let record = match value {
-                Some(value) => Record::new(topic, value).key(key),
-                None => Record::tombstone(topic, key),
+            let record = match (value, key) {
+                (Some(value), Some(key)) => Record::new(topic, value).key(key),
+                (Some(value), None) => Record::new(topic, value),
+                (None, key) => Record::tombstone(topic, key.unwrap_or_default()),
             };
             let record = headers.into_iter().fold(record, |record, (name, value)| record.header(name, value));
             deliveries.push(self.producer.enqueue(record).await.map_err(|error| self.failed(error))?);

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use crate::TopicError;
 
-/// A record to write. Its partition follows from its key, as in the clients of Kafka itself.
+/// A record to write. Its partition follows from its key, if it has one, as in the clients of Kafka itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingRecord {
     pub topic: String,
-    pub key: Bytes,
+    /// `None`: the record has no key, and may get into any partition.
+    pub key: Option<Bytes>,
     /// `None`: a tombstone.
     pub value: Option<Bytes>,
     pub headers: Vec<(&'static str, Bytes)>,

@@ -29,7 +29,7 @@ struct ResumeRequest {
     from: Option<String>,
 }
 
-/// `GET /v1/sinks`: the sinks of views that the principal may read.
+/// `GET /v1/sinks`: the sinks of views and streams that the principal may read.
 pub async fn list(State(state): State<ServingState>, access: Access) -> Response {
     json(&SinkList { sinks: visible(&state, &access) })
 }
@@ -50,7 +50,7 @@ pub async fn pause(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let sink = find(&state, &access, &name)?;
-    access.require(Action::Run, sink.view.as_str())?;
+    access.require(Action::Run, sink.source())?;
     changed(&state, move |state| state.sinks.pause(&name)).await
 }
 
@@ -62,7 +62,7 @@ pub async fn resume(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let sink = find(&state, &access, &name)?;
-    access.require(Action::Run, sink.view.as_str())?;
+    access.require(Action::Run, sink.source())?;
     let ResumeRequest { from } = json_body(&body, "{\"from\": \"start\" or a time}")?;
     let from = match from.as_deref() {
         None => None,
@@ -78,7 +78,7 @@ pub async fn resume(
 
 fn visible(state: &ServingState, access: &Access) -> Vec<SinkStatus> {
     let mut sinks = state.sinks.list();
-    sinks.retain(|sink| access.may(Action::Read, sink.view.as_str()));
+    sinks.retain(|sink| access.may(Action::Read, sink.source()));
     sinks
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::ids::{Name, Offset, Partition, SinkName, ViewName};
+use crate::ids::{Name, Offset, Partition, SinkName, StreamName, ViewName};
 use crate::sink::{Emit, SinkTarget};
 use crate::time::Micros;
 
@@ -41,14 +41,18 @@ impl SinkState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SinkStatus {
     pub name: SinkName,
-    pub view: ViewName,
+    /// `null`: the sink is of a stream.
+    pub view: Option<ViewName>,
+    /// The stream whose events it writes; `null`: the sink is of a view.
+    #[serde(default)]
+    pub stream: Option<StreamName>,
     pub connection: Name,
     /// `null`: the sink sends its rows to the webhook of the connection.
     pub topic: Option<String>,
-    /// `changes` or `final`.
-    #[schema(value_type = String)]
-    pub emit: Emit,
-    /// The columns of the key of records.
+    /// `changes` or `final`; `null`: the sink is of a stream, and writes its events.
+    #[schema(value_type = Option<String>)]
+    pub emit: Option<Emit>,
+    /// The columns of the key of records; of a sink of a stream, none if records have no key.
     pub key: Vec<String>,
     pub state: SinkState,
     /// Why it is failing or stopped.
@@ -66,7 +70,7 @@ pub struct SinkStatus {
     /// With `emit = 'final'`: every row of windows that end at or before it is in the topic.
     #[serde(default)]
     pub watermark: Option<Micros>,
-    /// Rows that the topic has.
+    /// Rows that the topic has; 0 of a sink of a stream, which does not remember its records.
     pub rows: u64,
     /// Records that this process has committed.
     pub records: u64,
@@ -77,14 +81,20 @@ impl SinkStatus {
     pub fn target(&self) -> String {
         self.topic.clone().unwrap_or_else(|| format!("{}{}", SinkTarget::WEBHOOK, self.connection))
     }
+
+    /// Returns the view or the stream whose rows or events it writes.
+    pub fn source(&self) -> &str {
+        let view = self.view.as_ref().map(ViewName::as_str);
+        view.or(self.stream.as_ref().map(StreamName::as_str)).unwrap_or_default()
+    }
 }
 
 /// Where a sink starts to write rows again that the topic has already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmitFrom {
-    /// All rows.
+    /// All rows, or all events that the stream still has.
     Start,
-    /// Rows whose windows start at or after this time.
+    /// Rows whose windows start at or after this time, or events with such a time.
     Time(Micros),
 }
 

@@ -10,12 +10,13 @@ use super::EvaluateError;
 use super::growth::may_outgrow;
 use super::meter::TextBounds;
 use super::pieces::{EvaluationLimits, FailedRow, Piece, evaluate_pieces};
+use crate::event_sink::EventSink;
 use crate::partial::accumulate::selected_rows;
 use crate::partial::query_budget::QueryBudget;
 use crate::scalar::Scalar;
 use crate::view::View;
 
-/// The expressions of a view over its stream, each once.
+/// The expressions of a view or a sink over its stream, each once.
 #[derive(Debug, Clone)]
 pub struct EventExpressions {
     scalars: Vec<Scalar>,
@@ -50,22 +51,36 @@ pub struct EvaluatedEvents {
     pub masks: Vec<Option<BooleanArray>>,
 }
 
+/// The index of an expression, added if it is new.
+fn number(scalars: &mut Vec<Scalar>, scalar: &Scalar) -> usize {
+    scalars.iter().position(|known| known == scalar).unwrap_or_else(|| {
+        scalars.push(scalar.clone());
+        scalars.len() - 1
+    })
+}
+
+fn bounds(scalars: &[Scalar]) -> TextBounds {
+    if may_outgrow(scalars) { TextBounds::DEFAULT } else { TextBounds::OF_PIECES }
+}
+
 impl EventExpressions {
     /// Returns the expressions of `view`, over the columns of its stream.
     pub fn new(view: &View) -> EventExpressions {
-        let mut scalars: Vec<Scalar> = Vec::new();
-        let mut number = |scalar: &Scalar| {
-            scalars.iter().position(|s| s == scalar).unwrap_or_else(|| {
-                scalars.push(scalar.clone());
-                scalars.len() - 1
-            })
-        };
-        let filter = view.filter.as_ref().map(&mut number);
-        let dimensions = view.dimensions.iter().map(|d| number(&d.expression)).collect();
-        let arguments = view.aggregates.iter().map(|a| a.argument.as_ref().map(&mut number)).collect();
-        let masks = view.aggregates.iter().map(|a| a.filter.as_ref().map(&mut number)).collect();
-        let texts = if may_outgrow(&scalars) { TextBounds::DEFAULT } else { TextBounds::OF_PIECES };
-        EventExpressions { scalars, filter, dimensions, arguments, masks, texts }
+        let mut scalars = Vec::new();
+        let filter = view.filter.as_ref().map(|filter| number(&mut scalars, filter));
+        let dimensions = view.dimensions.iter().map(|d| number(&mut scalars, &d.expression)).collect();
+        let arguments = view.aggregates.iter().map(|a| a.argument.as_ref().map(|a| number(&mut scalars, a))).collect();
+        let masks = view.aggregates.iter().map(|a| a.filter.as_ref().map(|f| number(&mut scalars, f))).collect();
+        EventExpressions { texts: bounds(&scalars), scalars, filter, dimensions, arguments, masks }
+    }
+
+    /// Returns the condition and the columns of a sink, over the columns of its stream: the columns are dimensions.
+    pub fn of_sink(sink: &EventSink) -> EventExpressions {
+        let mut scalars = Vec::new();
+        let filter = sink.filter.as_ref().map(|filter| number(&mut scalars, filter));
+        let dimensions = sink.columns.iter().map(|column| number(&mut scalars, &column.expression)).collect();
+        let (arguments, masks) = (Vec::new(), Vec::new());
+        EventExpressions { texts: bounds(&scalars), scalars, filter, dimensions, arguments, masks }
     }
 
     /// Returns whether an event may fail by the length of its texts.

@@ -1,4 +1,4 @@
-//! Reads `CREATE SINK`: checks its options against its view.
+//! Reads `CREATE SINK .. FROM`: checks its options against its view. [`mod@super::create_event_sink`] reads the other form.
 
 use std::time::Duration;
 
@@ -27,11 +27,7 @@ const ID_BYTES_MAX: usize = 255;
 /// Reads from behind `CREATE SINK name` to the end of the statement.
 pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Catalog) -> Result<Sink, ViewError> {
     let source = cursor.source;
-    if cursor.at_word("as") {
-        let error = source.error(cursor.span(), "sinks of a SELECT are not supported yet");
-        return Err(error.help("declare a view, and the sink FROM it").into());
-    }
-    cursor.expect_word(&["FROM"])?;
+    cursor.expect_word(&["FROM", "AS"])?;
     cursor.word("view");
     let of = cursor.name("the name of a view")?;
     let view = find_view(source, &of, catalog, "a sink is from a view", "sinks")?;
@@ -49,11 +45,15 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     let option = |name: &str| options.iter().find(|option| option.name == name);
     let target = match option("to") {
         Some(to) => SinkTarget::Webhook(parse_webhook(source, to, &options)?),
-        None => SinkTarget::Topic(parse_topic(source, name, &options, view)?),
+        None => {
+            let columns = view.dimensions.iter().map(|dimension| dimension.name.as_str());
+            let columns = columns.chain(view.measures.iter().map(|measure| measure.name.as_str()));
+            let records = Records { columns: columns.collect(), name: view.name.as_str() };
+            SinkTarget::Topic(parse_topic(source, name, &options, &records)?)
+        }
     };
     let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view, catalog))?;
-    let every =
-        option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
+    let every = parse_every(source, &options)?;
     let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
     Ok(Sink {
         name: name.name.parse::<SinkName>().map_err(|error| source.error(name.span, error.to_string()))?,
@@ -66,8 +66,16 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     })
 }
 
+/// What the records of a sink hold.
+pub(super) struct Records<'a> {
+    /// The names of their columns.
+    pub(super) columns: Vec<&'a str>,
+    /// Their name in Avro.
+    pub(super) name: &'a str,
+}
+
 /// Reads the connection of `to = 'webhook:NAME'`.
-fn parse_webhook(source: &Source, to: &SqlOption, options: &[SqlOption]) -> Result<Name, SqlError> {
+pub(super) fn parse_webhook(source: &Source, to: &SqlOption, options: &[SqlOption]) -> Result<Name, SqlError> {
     if let Some(other) = options.iter().find(|option| OF_TOPICS.contains(&option.name.as_str())) {
         let message = format!("`{}` is an option of sinks that write to a topic", other.name);
         return Err(other.error(source, message).help("leave out one of `to` and `topic`"));
@@ -80,7 +88,12 @@ fn parse_webhook(source: &Source, to: &SqlOption, options: &[SqlOption]) -> Resu
 }
 
 /// Reads the options of a sink that writes to a topic.
-fn parse_topic(source: &Source, name: &Identifier, options: &[SqlOption], view: &View) -> Result<SinkTopic, SqlError> {
+pub(super) fn parse_topic(
+    source: &Source,
+    name: &Identifier,
+    options: &[SqlOption],
+    records: &Records<'_>,
+) -> Result<SinkTopic, SqlError> {
     let option = |name: &str| options.iter().find(|option| option.name == name);
     let required = |wanted: &str, help: &str| {
         option(wanted).ok_or_else(|| source.error(name.span, format!("a sink needs `{wanted}`")).help(help))
@@ -92,7 +105,7 @@ fn parse_topic(source: &Source, name: &Identifier, options: &[SqlOption], view: 
             format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
         return Err(topic.error(source, message));
     }
-    let format = option("format").map_or(Ok(SinkFormat::Json), |option| parse_format(source, option, view))?;
+    let format = option("format").map_or(Ok(SinkFormat::Json), |option| parse_format(source, option, records))?;
     let transactional_id = match option("transactional_id") {
         None => format!("trueup-{}-{}", name.name, topic.value),
         Some(option) if (1..=ID_BYTES_MAX).contains(&option.value.len()) => option.value.clone(),
@@ -119,7 +132,7 @@ fn unsupported_window(window: Window) -> Option<&'static str> {
     }
 }
 
-fn parse_format(source: &Source, option: &SqlOption, view: &View) -> Result<SinkFormat, SqlError> {
+fn parse_format(source: &Source, option: &SqlOption, records: &Records<'_>) -> Result<SinkFormat, SqlError> {
     let value = option.value.as_str();
     let Some(format) = SinkFormat::named(value) else {
         if matches!(value, "protobuf" | "debezium-json" | "debezium-avro") {
@@ -129,8 +142,8 @@ fn parse_format(source: &Source, option: &SqlOption, view: &View) -> Result<Sink
             .unwrap_or_else(|| format!("write '{}'", SinkFormat::NAMES.join("' or '")));
         return Err(option.error(source, format!("unknown format '{value}'")).help(help));
     };
-    let names = view.dimensions.iter().map(|d| d.name.as_str()).chain(view.measures.iter().map(|m| m.name.as_str()));
-    match names.chain([view.name.as_str()]).find(|name| !is_avro_name(name)).filter(|_| format == SinkFormat::Avro) {
+    let names = records.columns.iter().chain([&records.name]);
+    match names.copied().find(|name| !is_avro_name(name)).filter(|_| format == SinkFormat::Avro) {
         None => Ok(format),
         Some(name) => {
             let message = format!("`{name}` is not a name in Avro, which has a-z, A-Z, 0-9 and `_`");
@@ -166,7 +179,10 @@ fn parse_emit(source: &Source, option: &SqlOption, view: &View, catalog: &Catalo
     Ok(emit)
 }
 
-fn parse_every(source: &Source, option: &SqlOption) -> Result<Duration, SqlError> {
+pub(super) fn parse_every(source: &Source, options: &[SqlOption]) -> Result<Duration, SqlError> {
+    let Some(option) = options.iter().find(|option| option.name == "every") else {
+        return Ok(Duration::from_millis(SINK_EVERY_MS));
+    };
     let every = option.duration(source)?;
     if every < Duration::from_millis(SINK_EVERY_MS_MIN) {
         let error = option.error(source, format!("an epoch takes at least {SINK_EVERY_MS_MIN} milliseconds"));

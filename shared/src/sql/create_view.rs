@@ -117,7 +117,11 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     Ok(view)
 }
 
-fn find_stream<'a>(source: &Source, name: &Identifier, catalog: &Catalog<'a>) -> Result<&'a Stream, ViewError> {
+pub(super) fn find_stream<'a>(
+    source: &Source,
+    name: &Identifier,
+    catalog: &Catalog<'a>,
+) -> Result<&'a Stream, ViewError> {
     if let Some(stream) = catalog.streams.iter().find(|stream| stream.name.as_str() == name.name) {
         return Ok(stream);
     }

@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`source`] knows the places of a text, [`dialect`] lets `sqlparser` cut it into tokens and read one
 //! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`],
-//! [`mod@create_view`], [`mod@create_alert`] and [`mod@create_sink`] read the statements; [`mod@joins`], [`mod@window`] and [`mod@aggregate`] read joins, windows and measures,
+//! [`mod@create_view`], [`mod@create_alert`], [`mod@create_sink`] and [`mod@create_event_sink`] read the statements; [`mod@joins`], [`mod@window`] and [`mod@aggregate`] read joins, windows and measures,
 //! [`query_filter`] the `where` of a query. A form that these modules do not name is an error with its place: nothing is
 //! accepted and then ignored. This module evaluates nothing.
 
 mod aggregate;
 mod coerce;
 mod create_alert;
+mod create_event_sink;
 mod create_sink;
 mod create_stream;
 mod create_view;
@@ -52,6 +53,7 @@ pub use self::query_filter::{QueryFilter, parse_query_filter};
 pub(crate) use self::window_text::{length_text, window_text};
 
 use self::create_alert::create_alert;
+use self::create_event_sink::create_event_sink;
 use self::create_sink::create_sink;
 use self::create_stream::create_stream;
 use self::create_view::{Catalog, ViewError, create_view};
@@ -59,9 +61,11 @@ use self::cursor::{Cursor, Identifier};
 use self::dialect::tokens;
 use self::source::Source;
 use crate::alert::Alert;
+use crate::event_sink::EventSink;
+use crate::ids::SinkName;
 use crate::lookup::definition::JoinTable;
 use crate::scalar::Scalar;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkTarget};
 use crate::stream::Stream;
 use crate::types::DataType;
 use crate::view::View;
@@ -74,6 +78,21 @@ pub struct Definitions {
     pub views: Vec<View>,
     pub alerts: Vec<Alert>,
     pub sinks: Vec<Sink>,
+    /// Sinks of streams.
+    pub event_sinks: Vec<EventSink>,
+}
+
+impl Definitions {
+    /// Returns the names and targets of all sinks.
+    pub fn sink_targets(&self) -> impl Iterator<Item = (&SinkName, &SinkTarget)> {
+        let of_views = self.sinks.iter().map(|sink| (&sink.name, &sink.target));
+        of_views.chain(self.event_sinks.iter().map(|sink| (&sink.name, &sink.target)))
+    }
+
+    /// Returns a sink of a stream by its name.
+    pub fn event_sink(&self, name: &str) -> Option<&EventSink> {
+        self.event_sinks.iter().find(|sink| sink.name.as_str() == name)
+    }
 }
 
 /// Reads definition files, given as pairs of name and text, in order: a view may read a stream of an earlier file.
@@ -192,7 +211,7 @@ fn parse_statement(
     }
     let name = cursor.name(&format!("the name of the {kind}"))?;
     check_new(cursor, &name, definitions)?;
-    let Definitions { streams, views, alerts, sinks } = definitions;
+    let Definitions { streams, views, .. } = &*definitions;
     let catalog = Catalog { streams, tables: &[], views, failed };
     let read = match kind {
         "stream" | "table" => create_stream(cursor, &name, kind == "table")
@@ -200,19 +219,26 @@ fn parse_statement(
             .map_err(ViewError::from),
         "view" => create_view(cursor, &name, &catalog).map(|view| Declared::View(Box::new(view))),
         "alert" => create_alert(cursor, &name, &catalog).map(|alert| Declared::Alert(Box::new(alert))),
+        _ if cursor.at_word("as") => {
+            create_event_sink(cursor, &name, &catalog).map(|sink| Declared::EventSink(Box::new(sink)))
+        }
         _ => create_sink(cursor, &name, &catalog).map(|sink| Declared::Sink(Box::new(sink))),
     };
     // A name that others refer to: its own error is enough.
     match read.inspect_err(|_| failed.push(name.name.clone()))? {
-        Declared::Stream(stream) => streams.push(*stream),
+        Declared::Stream(stream) => definitions.streams.push(*stream),
         Declared::View(view) => {
-            check_whole(cursor, &name, &view, streams)?;
-            views.push(*view);
+            check_whole(cursor, &name, &view, &definitions.streams)?;
+            definitions.views.push(*view);
         }
-        Declared::Alert(alert) => alerts.push(*alert),
+        Declared::Alert(alert) => definitions.alerts.push(*alert),
         Declared::Sink(sink) => {
-            check_alone(cursor, &name, &sink, sinks)?;
-            sinks.push(*sink);
+            check_alone(cursor, &name, &sink.target, definitions)?;
+            definitions.sinks.push(*sink);
+        }
+        Declared::EventSink(sink) => {
+            check_alone(cursor, &name, &sink.target, definitions)?;
+            definitions.event_sinks.push(*sink);
         }
     }
     Ok(())
@@ -227,6 +253,7 @@ enum Declared {
     View(Box<View>),
     Alert(Box<Alert>),
     Sink(Box<Sink>),
+    EventSink(Box<EventSink>),
 }
 
 fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> Result<(), SqlError> {
@@ -236,7 +263,7 @@ fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> R
         "view"
     } else if definitions.alerts.iter().any(|alert| alert.name.as_str() == name.name) {
         "alert"
-    } else if definitions.sinks.iter().any(|sink| sink.name.as_str() == name.name) {
+    } else if definitions.sink_targets().any(|(sink, _)| sink.as_str() == name.name) {
         "sink"
     } else {
         return Ok(());
@@ -246,15 +273,20 @@ fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> R
 }
 
 /// Two sinks with one transactional id would fence each other.
-fn check_alone(cursor: &Cursor, name: &Identifier, sink: &Sink, sinks: &[Sink]) -> Result<(), SqlError> {
-    let id = |sink: &Sink| {
-        let topic = sink.target.topic()?;
+fn check_alone(
+    cursor: &Cursor,
+    name: &Identifier,
+    target: &SinkTarget,
+    definitions: &Definitions,
+) -> Result<(), SqlError> {
+    let id = |target: &SinkTarget| {
+        let topic = target.topic()?;
         Some((topic.connection.clone(), topic.transactional_id.clone()))
     };
-    let Some(own) = id(sink) else { return Ok(()) };
-    let same_id = |other: &&Sink| id(other).is_some_and(|of_other| of_other == own);
-    let Some(other) = sinks.iter().find(same_id) else { return Ok(()) };
-    let message = format!("the sink `{}` has the same transactional id", other.name);
+    let Some(own) = id(target) else { return Ok(()) };
+    let mut targets = definitions.sink_targets();
+    let Some((other, _)) = targets.find(|(_, other)| id(other).is_some_and(|id| id == own)) else { return Ok(()) };
+    let message = format!("the sink `{other}` has the same transactional id");
     Err(cursor.source.error(name.span, message).help("set another `transactional_id`"))
 }
 

@@ -143,3 +143,48 @@ fn a_compacted_file_has_only_rows_that_the_topic_has_and_what_was_asked_for() {
     assert_eq!((rows(&book), book.id(), book.committed()), (vec![1], id, committed));
     assert!(book.adopts() && book.sent(SentRows::has_stale));
 }
+
+#[test]
+fn the_position_of_a_sink_of_a_stream_is_durable_also_without_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    assert_eq!(book.prepare_events("p", cut(3), 0).expect("writes"), Some(1));
+    book.commit().expect("commits");
+    book.advance_events(cut(7), 0).expect("writes");
+    let id = book.id();
+    drop(book);
+    let book = open(folder.path());
+    assert_eq!(book.settle(Some(marker(&id, 1))).expect("reads"), Ok(()));
+    assert_eq!(book.committed(), (1, cut(7)));
+    assert!(book.compact().expect("writes"));
+    drop(book);
+    assert_eq!(open(folder.path()).committed(), (1, cut(7)));
+}
+
+#[test]
+fn events_are_written_again_whether_or_not_the_epoch_in_doubt_is_in_the_topic() {
+    let from = Micros(50);
+    let again = |until: u64| EpochCut {
+        again: Some(EventsAgain { from, until: BTreeMap::from([(Partition(0), Offset(until))]) }),
+        ..EpochCut::default()
+    };
+    for is_in_topic in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let book = open(folder.path());
+        book.prepare_events("p", cut(3), 0).expect("writes");
+        book.commit().expect("commits");
+        book.prepare_events("p", cut(9), 0).expect("writes");
+        book.write_events_again(Some(from)).expect("writes");
+        let id = book.id();
+        drop(book);
+        let book = open(folder.path());
+        assert_eq!(book.settle(Some(marker(&id, 1 + u64::from(is_in_topic)))).expect("writes"), Ok(()));
+        assert_eq!(book.position().0, again(3), "{is_in_topic}");
+        // A batch that was found before the next request is not written.
+        let (_, restarts) = book.position();
+        book.write_events_again(None).expect("writes");
+        assert_eq!(book.prepare_events("p", cut(5), restarts).expect("writes"), None);
+        book.advance_events(cut(5), restarts).expect("leaves it out");
+        assert_eq!((book.position().0, book.adopts()), (EpochCut::default(), true));
+    }
+}

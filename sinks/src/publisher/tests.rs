@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use shared::alert::KeyColumn;
-use shared::sink::{Emit, SinkFormat, SinkTarget, SinkTopic};
+use shared::sink::{Emit, Sink, SinkFormat, SinkTopic};
 use shared::window::WindowId;
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::sent::{SentChange, ValueHash};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Works,
     /// The brokers did nothing, and say so.
     Fails,
@@ -27,7 +27,7 @@ enum Fate {
     Crash,
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+pub(crate) fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         6 => Just(Fate::Works),
         1 => Just(Fate::Fails),
@@ -38,18 +38,18 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 #[derive(Default)]
-struct FakeState {
-    committed: Vec<OutgoingRecord>,
+pub(crate) struct FakeState {
+    pub(crate) committed: Vec<OutgoingRecord>,
     /// Records of the open transaction.
     open: Option<Vec<OutgoingRecord>>,
     /// Number of the writer that is not fenced.
     generation: u64,
-    fates: VecDeque<Fate>,
-    has_crashed: bool,
+    pub(crate) fates: VecDeque<Fate>,
+    pub(crate) has_crashed: bool,
 }
 
 #[derive(Clone, Default)]
-struct FakeCluster(Arc<Mutex<FakeState>>);
+pub(crate) struct FakeCluster(pub(crate) Arc<Mutex<FakeState>>);
 
 struct FakeWriter {
     cluster: FakeCluster,
@@ -79,7 +79,8 @@ impl TopicCluster for FakeCluster {
 
     async fn latest(&self, topic: &str, key: &[u8]) -> Result<Option<Bytes>, TopicError> {
         let state = self.0.lock();
-        let newest = state.committed.iter().rev().find(|record| record.topic == topic && record.key == key);
+        let is_it = |record: &&OutgoingRecord| record.topic == topic && record.key.as_deref() == Some(key);
+        let newest = state.committed.iter().rev().find(is_it);
         Ok(newest.and_then(|record| record.value.clone()))
     }
 
@@ -139,9 +140,9 @@ impl TopicWriter for FakeWriter {
     async fn close(&self) {}
 }
 
-fn sink() -> Arc<Sink> {
+fn sink() -> Sink {
     let name = || "s".parse().expect("a name");
-    Arc::new(Sink {
+    Sink {
         name: name(),
         view: name(),
         target: SinkTarget::Topic(SinkTopic {
@@ -154,12 +155,17 @@ fn sink() -> Arc<Sink> {
         every: Duration::from_secs(1),
         key: vec![KeyColumn::Dimension(0)],
         sql: String::new(),
-    })
+    }
 }
 
 fn publisher(folder: &Path, cluster: &FakeCluster) -> Publisher {
-    let book = SinkBook::open(folder, &"s".parse().expect("a name"), "keys").expect("opens");
-    let mut publisher = Publisher::new(sink(), Arc::new(book), Arc::new(cluster.clone()));
+    let (sink, book) = (sink(), SinkBook::open(folder, &"s".parse().expect("a name"), "keys").expect("opens"));
+    of_book((&sink.name, &sink.target), &Arc::new(book), cluster)
+}
+
+/// A publisher that does not wait.
+pub(crate) fn of_book(sink: (&SinkName, &SinkTarget), book: &Arc<SinkBook>, cluster: &FakeCluster) -> Publisher {
+    let mut publisher = Publisher::new(sink, Arc::clone(book), Arc::new(cluster.clone()));
     publisher.pauses = Pauses { take_over: Duration::ZERO, commit: Duration::ZERO };
     publisher
 }
@@ -168,7 +174,7 @@ fn publisher(folder: &Path, cluster: &FakeCluster) -> Publisher {
 fn batch(keys: &[(u8, bool)], number: u8) -> EpochBatch {
     let record = |(key, deletes): &(u8, bool)| OutgoingRecord {
         topic: "topic".to_owned(),
-        key: vec![*key].into(),
+        key: Some(vec![*key].into()),
         value: (!deletes).then(|| vec![number].into()),
         headers: Vec::new(),
     };
@@ -190,7 +196,7 @@ fn batch(keys: &[(u8, bool)], number: u8) -> EpochBatch {
 fn topic(cluster: &FakeCluster) -> (BTreeMap<u8, u8>, Vec<(u8, u8)>) {
     let (mut last, mut all) = (BTreeMap::new(), Vec::new());
     for record in cluster.0.lock().committed.iter().filter(|record| record.topic == "topic") {
-        let key = record.key[0];
+        let key = record.key.as_ref().expect("a key")[0];
         match &record.value {
             Some(value) => {
                 last.insert(key, value[0]);
@@ -204,7 +210,7 @@ fn topic(cluster: &FakeCluster) -> (BTreeMap<u8, u8>, Vec<(u8, u8)>) {
     (last, all)
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 

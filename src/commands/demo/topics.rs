@@ -93,7 +93,7 @@ impl FlightWriter {
         for (line, key) in lines.split(|byte| *byte == b'\n').zip(keys) {
             records.push(OutgoingRecord {
                 topic: self.topic.clone(),
-                key: Bytes::from(key.to_owned()),
+                key: Some(Bytes::from(key.to_owned())),
                 value: Some(lines.slice_ref(line)),
                 headers: Vec::new(),
             });

@@ -44,7 +44,8 @@ fn the_blocks_of_the_page_about_alerts_parse() {
 fn the_blocks_of_the_page_about_kafka_parse() {
     let files = blocks("kafka.md", include_str!("../../../../docs/kafka.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
-    assert_eq!((definitions.streams.len(), definitions.sinks.len()), (2, 4));
+    let sinks = (definitions.sinks.len(), definitions.event_sinks.len());
+    assert_eq!((definitions.streams.len(), sinks), (2, (4, 1)));
     for example in [
         include_str!("../../../../examples/completed-orders/completed_orders.sql"),
         include_str!("../../../../examples/order-aggregates/order_aggregates.sql"),
@@ -52,6 +53,9 @@ fn the_blocks_of_the_page_about_kafka_parse() {
         let definitions = parse_definitions(&[("example.sql".to_owned(), example.to_owned())]);
         assert_eq!(definitions.expect("valid").sinks.len(), 1);
     }
+    let example = include_str!("../../../../examples/large-orders/large_orders.sql");
+    let definitions = parse_definitions(&[("example.sql".to_owned(), example.to_owned())]);
+    assert_eq!(definitions.expect("valid").event_sinks.len(), 1);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::parse;
 use crate::alert::KeyColumn;
-use crate::sink::{Emit, Sink};
+use crate::event_sink::EventSink;
+use crate::sink::{Emit, Sink, every_text};
 
 const VIEWS: &str = "CREATE VIEW delays AS SELECT window_start, origin, COUNT(*) AS n FROM flights
         GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;
@@ -29,7 +30,7 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
         "CREATE SINK out FROM delays WITH (connection = 'main', topic = 't', format = 'json', emit = 'changes',
          every = '50 milliseconds', key = 'Origin, window_start', transactional_id = 'id')",
     );
-    assert_eq!((sink.every, sink.writer_id()), (Duration::from_millis(50), "id"));
+    assert_eq!((sink.every, sink.target.writer_id(&sink.name)), (Duration::from_millis(50), "id"));
     assert_eq!(sink.key, [KeyColumn::WindowStart, KeyColumn::Dimension(0)]);
     let of_final = declared("CREATE SINK out FROM delays WITH (connection = 'main', topic = 't', emit = 'final')");
     assert_eq!((sink.emit, of_final.emit), (Emit::Changes, Emit::Final));
@@ -39,6 +40,66 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
     assert_eq!(key("daily"), [KeyColumn::WindowStart, KeyColumn::WindowEnd]);
     assert_eq!(key("total"), []);
     let hook = declared("CREATE SINK out FROM delays WITH (to = 'webhook:ops', every = '2 seconds', emit = 'final')");
-    assert_eq!((hook.target.to_string(), hook.writer_id(), hook.emit), ("webhook:ops".to_owned(), "out", Emit::Final));
-    assert_eq!((sink.every_text(), of_final.every_text()), ("50 milliseconds".to_owned(), "1 second".to_owned()));
+    assert_eq!(
+        (hook.target.to_string(), hook.target.writer_id(&hook.name), hook.emit),
+        ("webhook:ops".to_owned(), "out", Emit::Final)
+    );
+    assert_eq!(
+        (every_text(sink.every), every_text(of_final.every)),
+        ("50 milliseconds".to_owned(), "1 second".to_owned())
+    );
+}
+
+fn of_stream(statement: &str) -> EventSink {
+    let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
+    definitions.event_sinks[0].clone()
+}
+
+#[test]
+fn sinks_of_streams_have_columns_a_condition_and_a_key() {
+    let streams = parse("").expect("valid").streams;
+    let sink = of_stream(
+        "CREATE SINK late AS SELECT f.Flight_ID, UPPER(origin) AS place, delay_min / 60.0 AS hours FROM flights AS f
+         WHERE delay_min > 15 AND NOT cancelled WITH (connection = 'main', topic = 'late')",
+    );
+    assert_eq!((sink.stream.as_str(), sink.target.to_string().as_str()), ("flights", "late"));
+    let names: Vec<&str> = sink.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["Flight_ID", "place", "hours"]);
+    // The primary key of the stream, if it is selected.
+    assert_eq!(sink.key_names().collect::<Vec<_>>(), ["Flight_ID"]);
+    let described = sink.describe(&streams[0]);
+    for line in [
+        "sink late from stream flights",
+        "topic            late of connection main, json",
+        "emit             each event exactly once, in the order of the log, every 1 second",
+        "column           flight_id AS Flight_ID (STRING)",
+        "column           UPPER(origin) AS place (STRING)",
+        "key              Flight_ID",
+    ] {
+        assert!(described.contains(line), "{described}");
+    }
+    let with =
+        |options: &str| of_stream(&format!("CREATE SINK s AS SELECT origin, seats FROM flights WITH ({options})"));
+    assert_eq!(with("to = 'webhook:ops'").key, [0; 0]);
+    assert_eq!(with("to = 'webhook:ops', key = 'SEATS, origin'").key, [1, 0]);
+    let all =
+        of_stream("CREATE SINK s AS SELECT * FROM flights WITH (to = 'webhook:ops', every = '2 seconds', key = '')");
+    assert_eq!((all.columns.len(), all.key.len(), every_text(all.every).as_str()), (10, 0, "2 seconds"));
+    let described = all.describe(&streams[0]);
+    assert!(described.contains("filter           all events") && described.contains("at least once"), "{described}");
+    // Another condition or another column continues; another key, stream or topic does not.
+    let hash = |select: &str, options: &str| {
+        of_stream(&format!("CREATE SINK s AS SELECT {select} WITH (connection = 'c', {options})")).key_hash()
+    };
+    let plain = hash("origin, seats FROM flights", "topic = 't', key = 'origin'");
+    assert_eq!(hash("seats, origin FROM flights WHERE cancelled", "topic = 't', key = 'origin'"), plain);
+    for (select, options) in [
+        ("origin, seats FROM flights", "topic = 't'"),
+        ("origin, seats FROM flights", "topic = 'u', key = 'origin'"),
+        ("origin, seats FROM flights", "topic = 't', key = 'seats'"),
+        ("seats AS origin FROM flights", "topic = 't', key = 'origin'"),
+        ("origin FROM flights", "topic = 't', key = 'origin', format = 'avro'"),
+    ] {
+        assert_ne!(hash(select, options), plain, "{select} {options}");
+    }
 }
