@@ -23,6 +23,8 @@ pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// Records handed out at once.
 const POLL_RECORDS_MAX: i32 = 20_000;
+/// Records kept for the next polls. The client drops the rest of what a broker has sent, and asks for it again.
+const BUFFERED_RECORDS_MAX: i32 = 3 * POLL_RECORDS_MAX;
 /// Bytes that a broker sends at once, in all and per partition. A record that is longer comes all the same.
 const FETCH_BYTES_MAX: i32 = 16 * 1024 * 1024;
 const PARTITION_FETCH_BYTES_MAX: i32 = 4 * 1024 * 1024;
@@ -63,7 +65,7 @@ impl KrafkaReader {
             .enable_auto_commit(false)
             .metrics_push(false)
             .max_poll_records(POLL_RECORDS_MAX)
-            .max_buffered_records(POLL_RECORDS_MAX)
+            .max_buffered_records(BUFFERED_RECORDS_MAX)
             .fetch_max_bytes(FETCH_BYTES_MAX)
             .max_partition_fetch_bytes(PARTITION_FETCH_BYTES_MAX)
             .fetch_max_wait(FETCH_WAIT)

@@ -2,16 +2,17 @@
 //! waits, and connects again. It never ends by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka::{TopicDescription, TopicReader, TopicRecord};
+use kafka::{PartitionProgress, TopicDescription, TopicError, TopicReader, TopicRecord};
 use lake::Lake;
 use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
 use shared::limits::{PARTITIONS_MAX, SOURCE_COMMIT_EVERY_MS, SOURCE_TOPIC_CHECK_MS};
 use shared::stream::KafkaTopic;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::batch_writer::BatchWriter;
 use super::batches::{self, RecordBatch, ValueFormat};
@@ -30,8 +31,15 @@ use crate::partition::SourceStep;
 use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
-/// Wait for the next records, beside the work on those before them.
+/// Longest wait of a poll for records.
 const POLL_WAIT: Duration = Duration::from_millis(500);
+/// Polls whose records wait for those before them.
+const FETCHED_MAX: usize = 1;
+/// Batches, of [`SOURCE_BATCH_BYTES`] at most, that need not be durable before the next ones are decoded: the log writes and syncs
+/// several together.
+///
+/// [`SOURCE_BATCH_BYTES`]: shared::limits::SOURCE_BATCH_BYTES
+const IN_FLIGHT_MAX: usize = 8;
 /// Longest wait for a request that is not needed: the report to the group, and the end of the connections.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
@@ -64,6 +72,27 @@ struct Session<'a> {
     reported_at: Instant,
     /// The positions that the group has.
     reported: Vec<(u32, i64)>,
+}
+
+/// The records of a poll.
+struct Fetched {
+    records: Vec<TopicRecord>,
+    /// How far the client was right after it.
+    progress: Vec<PartitionProgress>,
+}
+
+/// Polls until it fails or nobody receives any more. The client decodes and checks records in here, beside the work on those before them.
+async fn fetch(reader: &dyn TopicReader, fetched: mpsc::Sender<Result<Fetched, TopicError>>) {
+    loop {
+        let polled = match reader.poll(POLL_WAIT).await {
+            Ok(records) => Ok(Fetched { records, progress: reader.progress().await }),
+            Err(error) => Err(error),
+        };
+        let failed = polled.is_err();
+        if fetched.send(polled).await.is_err() || failed {
+            return;
+        }
+    }
 }
 
 impl StreamReader {
@@ -116,25 +145,36 @@ impl StreamReader {
         ended.and(settled)
     }
 
+    /// Fetches and accepts at the same time. Records that were fetched but not submitted are read again.
     async fn follow(&self, session: &mut Session<'_>) -> Result<(), SourceError> {
-        let mut records: Vec<TopicRecord> = Vec::new();
-        while !self.stopping.is_set() {
-            let reader = session.reader;
-            let (polled, accepted) =
-                tokio::join!(reader.poll(POLL_WAIT), self.accept(session, std::mem::take(&mut records)));
-            accepted?;
-            records = polled?;
+        let (sender, fetched) = mpsc::channel(FETCHED_MAX);
+        let fetching = fetch(session.reader, sender);
+        tokio::select! {
+            ended = self.accept_fetched(session, fetched) => ended,
+            never = async { fetching.await; pending().await } => never,
+        }
+    }
+
+    async fn accept_fetched(
+        &self,
+        session: &mut Session<'_>,
+        mut fetched: mpsc::Receiver<Result<Fetched, TopicError>>,
+    ) -> Result<(), SourceError> {
+        while !self.stopping.is_set()
+            && let Some(next) = fetched.recv().await
+        {
+            let Fetched { records, progress } = next?;
             // Before they are submitted: until then, a partition with many records must not look idle.
-            let polled = records.iter().map(|record| record.partition);
-            let in_flight: BTreeSet<u32> = polled.chain(session.flight.partitions()).collect();
-            self.status.observe(&reader.progress().await, &in_flight);
+            let of_records = records.iter().map(|record| record.partition);
+            let in_flight: BTreeSet<u32> = of_records.chain(session.flight.partitions()).collect();
+            self.status.observe(&progress, &in_flight);
+            self.accept(session, records).await?;
             self.maintain(session).await?;
         }
-        // Polled, but not submitted: they are read again.
         Ok(())
     }
 
-    /// Decodes records, submits them in their order within each partition, and waits until the earlier ones are
+    /// Decodes records, submits them in their order within each partition, and waits until all but the newest are
     /// durable: a sync and the decoding of the next records happen at the same time. Without records, it waits for all.
     async fn accept(&self, session: &mut Session<'_>, records: Vec<TopicRecord>) -> Result<(), SourceError> {
         if records.is_empty() {
@@ -148,7 +188,7 @@ impl StreamReader {
         for batch in batches {
             self.submit(session, batch).await?;
         }
-        session.flight.settle_to(submitted).await
+        session.flight.settle_to(submitted.max(IN_FLIGHT_MAX)).await
     }
 
     async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
