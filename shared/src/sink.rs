@@ -138,23 +138,26 @@ impl Emit {
 
 /// The encoding of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum SinkFormat {
     #[default]
     Json,
     /// Avro behind the id of a schema that the sink registers.
     Avro,
+    /// Changes of rows in envelopes, as Debezium writes them in JSON.
+    DebeziumJson,
 }
 
 impl SinkFormat {
     /// The values of the option `format`.
-    pub const NAMES: [&str; 2] = ["json", "avro"];
+    pub const NAMES: [&str; 3] = ["json", "avro", "debezium-json"];
 
     /// Returns the value of the option.
     pub fn name(self) -> &'static str {
         match self {
             SinkFormat::Json => "json",
             SinkFormat::Avro => "avro",
+            SinkFormat::DebeziumJson => "debezium-json",
         }
     }
 
@@ -163,6 +166,7 @@ impl SinkFormat {
         match name {
             "json" => Some(SinkFormat::Json),
             "avro" => Some(SinkFormat::Avro),
+            "debezium-json" => Some(SinkFormat::DebeziumJson),
             _ => None,
         }
     }

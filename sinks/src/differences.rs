@@ -15,7 +15,7 @@ use shared::window::WindowId;
 
 use crate::avro::AvroRows;
 use crate::book::{EpochCut, SinkBook};
-use crate::record::{RecordKind, RecordWriter, RowValues};
+use crate::record::{RecordWriter, RowValues};
 use crate::sent::{SentChange, ValueHash};
 use crate::view_changes::ChangesError;
 
@@ -41,11 +41,12 @@ struct Difference {
     row: usize,
     value: bytes::Bytes,
     hash: ValueHash,
-    kind: RecordKind,
+    /// What the topic has.
+    sent: Option<ValueHash>,
 }
 
 /// Returns the records that make the topic equal to the view in the affected rows, at most `bytes_max` bytes of them, but at
-/// least one. Blocking.
+/// least one. `now` is the time of the epoch. Blocking.
 ///
 /// # Errors
 /// The rows cannot be merged, or the topic would have more rows than a sink remembers.
@@ -55,7 +56,7 @@ pub fn differences(
     book: &SinkBook,
     fetch: Fetch,
     affected: &AffectedRows,
-    bytes_max: usize,
+    (bytes_max, now): (usize, Micros),
 ) -> Result<EpochBatch, ChangesError> {
     let published = Arc::clone(&fetch.published);
     let view = &*published.view;
@@ -81,8 +82,7 @@ pub fn differences(
         is_partial |= !found.is_empty() && bytes + value.len() > bytes_max;
         if !is_partial {
             bytes += value.len() + key.len();
-            let kind = RecordKind::of_row(sink.emit, sent);
-            found.push(Difference { place, row, value, hash, kind });
+            found.push(Difference { place, row, value, hash, sent });
         }
     }
     let is_sent = |(window, key): &ChangedRow| book.sent(|sent| sent.get(*window, key)).is_some();
@@ -93,7 +93,7 @@ pub fn differences(
     if book.sent(|sent| sent.len()) + found.len() > SINK_ROWS_MAX {
         return Err(ChangesError::TooManyRows);
     }
-    let writer = RecordWriter::new(sink, view, published.version.as_ref().map(|version| version.version))?;
+    let writer = RecordWriter::new(sink, view, published.version.as_ref().map(|version| version.version), now)?;
     let mut batch = EpochBatch { is_partial, ..EpochBatch::default() };
     batch.cut.position.clone_from(&rows.position);
     let upserted: Vec<ChangedRow> = found.iter().map(|difference| difference.place.clone()).collect();
@@ -103,11 +103,11 @@ pub fn differences(
         batch.avro = Some(AvroRows { keys: Some(writer.key_columns(&places)?), values: values.columns(&rows)? });
     }
     for (key, difference) in writer.keys(&upserted)?.into_iter().zip(found) {
-        let Difference { place: (window, encoded), row, value, hash, kind } = difference;
-        batch.records.push(writer.upserted(kind, key, value, &values, row));
+        let Difference { place: (window, encoded), row, value, hash, sent } = difference;
+        batch.records.push(writer.upserted(sent, key, value, &values, row));
         batch.changes.push(SentChange { window, key: encoded, value: Some(hash) });
     }
-    batch.records.extend(writer.keys(&deleted)?.into_iter().map(|key| writer.deleted(key)));
+    batch.records.extend(writer.keys(&deleted)?.into_iter().flat_map(|key| writer.deleted(key)));
     let gone = deleted.into_iter().chain(forgotten);
     batch.changes.extend(gone.map(|(window, key)| SentChange { window, key, value: None }));
     Ok(batch)

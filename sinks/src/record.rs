@@ -1,5 +1,5 @@
-//! Writes rows of a view as records: JSON keys and values, and headers with kind, layer, version and bounds. For other formats
-//! it returns the columns of keys and values ([`crate::avro`]).
+//! Writes rows of a view as records: JSON keys and values, perhaps in envelopes ([`mod@crate::debezium`]), and headers with kind,
+//! layer, version and bounds. For Avro it returns the columns of keys and values ([`crate::avro`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use shared::alert::KeyColumn;
 use shared::changed_rows::ChangedRow;
 use shared::json_cell::json_cell;
 use shared::partial::keys::KeyLayout;
-use shared::sink::{Emit, Sink};
+use shared::sink::{Emit, Sink, SinkFormat};
 use shared::time::Micros;
 use shared::view::{OutputColumn, View};
 
 use crate::avro::nullable_rows;
+use crate::debezium::{Operation, RowChange, envelope};
 use crate::sent::ValueHash;
 
 /// The header that says why a record was written.
@@ -73,6 +74,8 @@ pub struct RecordWriter<'a> {
     layout: KeyLayout,
     /// The active batch version.
     version: Option<i64>,
+    /// The time of the epoch.
+    now: Micros,
 }
 
 /// The values and bounds of fetched rows.
@@ -83,13 +86,18 @@ pub struct RowValues<'a> {
 }
 
 impl<'a> RecordWriter<'a> {
-    /// Returns a writer of records under `version`.
+    /// Returns a writer of records under `version`, at `now`.
     ///
     /// # Errors
     /// The types of the dimensions cannot be keys, which does not happen for a view that folds.
-    pub fn new(sink: &'a Sink, view: &'a View, version: Option<i64>) -> Result<RecordWriter<'a>, ArrowError> {
+    pub fn new(
+        sink: &'a Sink,
+        view: &'a View,
+        version: Option<i64>,
+        now: Micros,
+    ) -> Result<RecordWriter<'a>, ArrowError> {
         let types = view.dimensions.iter().map(|dimension| dimension.expression.data_type).collect();
-        Ok(RecordWriter { sink, view, layout: KeyLayout::new(types)?, version })
+        Ok(RecordWriter { sink, view, layout: KeyLayout::new(types)?, version, now })
     }
 
     /// Returns the keys of the records of `rows`.
@@ -140,21 +148,37 @@ impl<'a> RecordWriter<'a> {
         nullable_rows(columns, rows.len())
     }
 
-    /// Returns the record that says that a row is deleted.
-    pub fn deleted(&self, key: Bytes) -> OutgoingRecord {
-        self.record(RecordKind::Delete, key, None, Vec::new())
+    /// Returns the records that say that a row is deleted: a tombstone, behind an envelope if the sink writes these.
+    pub fn deleted(&self, key: Bytes) -> impl Iterator<Item = OutgoingRecord> {
+        let change = RowChange { operation: Operation::Deleted, key: &key, value: None, layer: None };
+        let envelope = self.has_envelopes().then(|| envelope(self.sink, &change, self.version, self.now));
+        let envelope = envelope.map(|value| self.record(RecordKind::Delete, key.clone(), Some(value), Vec::new()));
+        envelope.into_iter().chain([self.record(RecordKind::Delete, key, None, Vec::new())])
     }
 
-    /// Returns the record of a row with this value.
+    fn has_envelopes(&self) -> bool {
+        self.sink.target.format() == SinkFormat::DebeziumJson
+    }
+
+    /// Returns the record of a row with this value, of which the topic has `sent`.
     pub fn upserted(
         &self,
-        kind: RecordKind,
+        sent: Option<ValueHash>,
         key: Bytes,
         value: Bytes,
         values: &RowValues<'_>,
         row: usize,
     ) -> OutgoingRecord {
+        let kind = RecordKind::of_row(self.sink.emit, sent);
         let layer = values.rows.merged.layers[row].name();
+        let value = match self.has_envelopes() {
+            false => value,
+            true => {
+                let operation = Operation::of_row(sent);
+                let change = RowChange { operation, key: &key, value: Some(&value), layer: Some(layer) };
+                envelope(self.sink, &change, self.version, self.now)
+            }
+        };
         let mut headers = vec![(LAYER, Bytes::from_static(layer.as_bytes()))];
         headers.extend(values.bounds(row).map(|bounds| (BOUNDS, bounds)));
         self.record(kind, key, Some(value), headers)
@@ -254,11 +278,21 @@ fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 pub(crate) struct JsonObject(Vec<u8>);
 
 impl JsonObject {
-    pub(crate) fn add(&mut self, name: &str, value: &Value) {
+    fn begin(&mut self, name: &str) {
         self.0.push(if self.0.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut self.0, name).expect("a text has a JSON form");
         self.0.push(b':');
+    }
+
+    pub(crate) fn add(&mut self, name: &str, value: &Value) {
+        self.begin(name);
         serde_json::to_writer(&mut self.0, value).expect("a value has a JSON form");
+    }
+
+    /// Adds a member whose value is JSON already; `None`: null.
+    pub(crate) fn add_json(&mut self, name: &str, value: Option<&Bytes>) {
+        self.begin(name);
+        self.0.extend_from_slice(value.map_or(&b"null"[..], |value| value));
     }
 
     pub(crate) fn finish(mut self) -> Bytes {

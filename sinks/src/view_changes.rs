@@ -25,6 +25,7 @@ use alerts::fetch::{Fetch, FetchError, RowReader};
 use alerts::finished::FinishError;
 use arrow::error::ArrowError;
 use shared::changed_rows::{ChangedRow, ChangedRows, ChangedView, Changes};
+use shared::clock::Clock;
 use shared::date_partition::DatePartition;
 use shared::evaluate::EvaluateError;
 use shared::handoff::HandoffError;
@@ -48,13 +49,14 @@ use crate::walk::{Comparison, Walk, changed_dates, open_dates};
 /// Attempts to find a cut with some rows alone, and attempts before a moving seam is given up on until the next epoch.
 const TRIES: usize = 4;
 
-/// The layers that rows are read from.
+/// The layers that rows are read from, and the clock.
 #[derive(Clone)]
 pub struct SinkLayers {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
     pub past: Arc<dyn PastReader>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The reason why changes were not found.
@@ -438,9 +440,9 @@ impl ViewChanges {
         affected: AffectedRows,
     ) -> Result<EpochBatch, ChangesError> {
         let (sink, reader, book) = (Arc::clone(&self.sink), Arc::clone(&self.reader), Arc::clone(book));
-        let bytes_max = self.sizes.transaction_bytes;
+        let bounds = (self.sizes.transaction_bytes, self.layers.clock.now());
         let evaluated =
-            tokio::task::spawn_blocking(move || differences(&sink, &reader, &book, fetch, &affected, bytes_max));
+            tokio::task::spawn_blocking(move || differences(&sink, &reader, &book, fetch, &affected, bounds));
         evaluated.await?
     }
 }

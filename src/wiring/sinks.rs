@@ -109,6 +109,7 @@ impl DeclaredSinks {
                     speed: Arc::clone(layers.speed) as Arc<dyn SpeedReader>,
                     batch: layers.batch.reader() as Arc<dyn BatchReader>,
                     past: Arc::new(layers.batch.past()),
+                    clock: Arc::clone(&base.clock),
                 },
                 log: Arc::clone(log) as Arc<dyn LogReplay>,
                 partitions: published.stream.partitions,

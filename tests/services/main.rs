@@ -25,6 +25,7 @@ mod outbox_recipes;
 mod reading;
 mod recipes;
 mod sink_avro;
+mod sink_debezium;
 mod sink_finals;
 mod sink_kills;
 mod sink_page;

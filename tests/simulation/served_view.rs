@@ -195,6 +195,7 @@ impl ServedView {
             speed: Arc::clone(&self.speed) as _,
             batch: Arc::clone(&self.executor.reader) as _,
             past: Arc::new(TimeTravel::new(lake, &self.views, &kept)),
+            clock: Arc::clone(&self.executor.layers.clock),
         }
     }
 

@@ -95,7 +95,7 @@ pub(super) fn create_event_sink(
         Some(to) => SinkTarget::Webhook(parse_webhook(source, to, &options)?),
         None => {
             let names = columns.iter().map(|column| column.name.as_str()).collect();
-            let records = Records { columns: names, name: &name.name };
+            let records = Records { columns: names, name: &name.name, are_rows: false };
             SinkTarget::Topic(parse_topic(source, name, &options, &records)?)
         }
     };

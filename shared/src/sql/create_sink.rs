@@ -48,7 +48,7 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
         None => {
             let columns = view.dimensions.iter().map(|dimension| dimension.name.as_str());
             let columns = columns.chain(view.measures.iter().map(|measure| measure.name.as_str()));
-            let records = Records { columns: columns.collect(), name: view.name.as_str() };
+            let records = Records { columns: columns.collect(), name: view.name.as_str(), are_rows: true };
             SinkTarget::Topic(parse_topic(source, name, &options, &records)?)
         }
     };
@@ -72,6 +72,8 @@ pub(super) struct Records<'a> {
     pub(super) columns: Vec<&'a str>,
     /// Their name in Avro.
     pub(super) name: &'a str,
+    /// Whether they are rows, which later records replace, instead of events.
+    pub(super) are_rows: bool,
 }
 
 /// Reads the connection of `to = 'webhook:NAME'`.
@@ -135,15 +137,22 @@ fn unsupported_window(window: Window) -> Option<&'static str> {
 fn parse_format(source: &Source, option: &SqlOption, records: &Records<'_>) -> Result<SinkFormat, SqlError> {
     let value = option.value.as_str();
     let Some(format) = SinkFormat::named(value) else {
-        if matches!(value, "protobuf" | "debezium-json" | "debezium-avro") {
+        if matches!(value, "protobuf" | "debezium-avro") {
             return Err(option.error(source, format!("sinks of the format '{value}' are not supported yet")));
         }
         let help = did_you_mean(value, SinkFormat::NAMES)
             .unwrap_or_else(|| format!("write '{}'", SinkFormat::NAMES.join("' or '")));
         return Err(option.error(source, format!("unknown format '{value}'")).help(help));
     };
-    let names = records.columns.iter().chain([&records.name]);
-    match names.copied().find(|name| !is_avro_name(name)).filter(|_| format == SinkFormat::Avro) {
+    match format {
+        SinkFormat::DebeziumJson if !records.are_rows => {
+            let error = option.error(source, "events are not changes of rows, which debezium-json describes");
+            return Err(error.help("write 'json' or 'avro', or declare a view, and the sink FROM it"));
+        }
+        SinkFormat::Json | SinkFormat::DebeziumJson => return Ok(format),
+        SinkFormat::Avro => {}
+    }
+    match records.columns.iter().chain([&records.name]).find(|name| !is_avro_name(name)) {
         None => Ok(format),
         Some(name) => {
             let message = format!("`{name}` is not a name in Avro, which has a-z, A-Z, 0-9 and `_`");

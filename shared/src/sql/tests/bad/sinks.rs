@@ -168,6 +168,11 @@ fn wrong_sinks_of_streams_are_explained() {
             "",
         ),
         (
+            "CREATE SINK s AS SELECT origin FROM flights WITH (connection = 'c', topic = 't', format = ^'debezium-json')",
+            "events are not changes of rows, which debezium-json describes",
+            "write 'json' or 'avro', or declare a view, and the sink FROM it",
+        ),
+        (
             "CREATE SINK s AS SELECT origin AS \"a-b\" FROM flights WITH (connection = 'c', topic = 't', format = ^'avro')",
             "`a-b` is not a name in Avro, which has a-z, A-Z, 0-9 and `_`",
             "give the column another name with AS",
