@@ -81,7 +81,7 @@ struct Fetched {
     progress: Vec<PartitionProgress>,
 }
 
-/// Polls until it fails or nobody receives any more. The client decodes and checks records in here, beside the work on those before them.
+/// Polls until it fails or the receiver is gone. The client decodes and checks records in here, beside the work on those before them.
 async fn fetch(reader: &dyn TopicReader, fetched: mpsc::Sender<Result<Fetched, TopicError>>) {
     loop {
         let polled = match reader.poll(POLL_WAIT).await {

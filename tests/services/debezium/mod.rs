@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A record of Debezium: its topic, key and value.
 type Line = (String, Option<String>, Option<String>);
 
-/// A connector: what is needed to start Debezium again where it was.
+/// A connector, which can be started again where it was.
 pub struct Connector {
     python: PathBuf,
     properties: Map<String, Value>,
