@@ -53,6 +53,14 @@ impl SparkPlans {
 impl SparkPlan {
     async fn of(view: &View, stream: &Stream, lake: Option<&Lake>) -> anyhow::Result<SparkPlan> {
         let statement = spark::statement(view, stream)?;
+        if let Some(versions) = statement.versions.first() {
+            bail!(
+                "view {}: its events are joined with rows of table {}, and only a run has the versions of these rows that each event \
+                 sees; run the view with engine = 'spark', or leave it out of the plan",
+                view.name,
+                versions.table
+            );
+        }
         let table = match lake {
             Some(lake) => lake.open_table(&TablePath::events(&stream.name)).await?,
             None => None,

@@ -6,6 +6,7 @@ use shared::explain::describe;
 use shared::sql::Definitions;
 use shared::stream::Stream;
 use shared::view::{View, ViewLayers};
+use spark::VersionTable;
 
 use crate::arguments::{Check, PlanEngine};
 use crate::connections;
@@ -85,8 +86,22 @@ fn spark_plan(view: &View, stream: &Stream) -> Result<String, Failure> {
         Some(_) => "-- trueup_cells, trueup_windows: the calendar's cells and windows, for the days of the events\n",
         None => "",
     };
+    let versions = |table: &VersionTable| {
+        let columns =
+            table.columns.iter().map(|column| format!(", {} = {:?}", column.name, column.of)).collect::<String>();
+        format!(
+            "-- {} ({}): the versions of the rows of {}{columns}; an event sees the one of its key with {} <= time <= {}. A run writes \
+             them\n",
+            table.name,
+            table.schema(),
+            table.table,
+            spark::FIRST,
+            spark::LAST
+        )
+    };
+    let versions: String = statement.versions.iter().map(versions).collect();
     Ok(format!(
-        "-- view {} on Apache Spark 4\n-- {}: the Parquet files of events/{} at one version\n{calendar}{settings}{};\n",
+        "-- view {} on Apache Spark 4\n-- {}: the Parquet files of events/{} at one version\n{versions}{calendar}{settings}{};\n",
         view.name,
         spark::EVENTS,
         stream.name,

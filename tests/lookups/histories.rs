@@ -4,14 +4,12 @@
 use proptest::prelude::*;
 use serde_json::json;
 use world::World;
-
-use crate::model::{BEGIN, Customer, DEFINITIONS, FUTURE, Layer, Model, Order, VIEWS};
+use world::joined_views::{
+    CustomerChange, DEFINITIONS, Layer, Model, Order, RegionChange, VIEWS, customer_change, order, region_change,
+};
 
 /// A short log: it is trimmed as soon as runs and archive allow it, so a start needs the archive.
 const SHORT_LOG: &str = "dedup_horizon_events = 50\nlog_segment_bytes = 4096\narchive_wait_ms = 20\n";
-
-type CustomerChange = (String, Option<(i64, Customer)>);
-type RegionChange = (i64, Option<(i64, Option<&'static str>)>);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -23,44 +21,11 @@ enum Step {
     Stop,
 }
 
-/// Of some hours, of days far from them, and of hours to come.
-fn time() -> impl Strategy<Value = i64> {
-    let seconds = |from: i64| move |seconds: i64| from + seconds * 1_000_000;
-    prop_oneof![
-        6 => (0i64..14_400).prop_map(seconds(BEGIN)),
-        1 => (-400_000i64..400_000).prop_map(seconds(BEGIN)),
-        2 => (0i64..14_400).prop_map(seconds(FUTURE)),
-    ]
-}
-
-fn customer_id() -> impl Strategy<Value = String> {
-    (0..8).prop_map(|n| format!("customer {n}"))
-}
-
-fn order() -> impl Strategy<Value = Order> {
-    (prop::option::weighted(0.9, customer_id()), -100i64..100, time()).prop_map(|(customer, amount, at)| Order {
-        customer,
-        amount,
-        at,
-    })
-}
-
-fn customer() -> impl Strategy<Value = Customer> {
-    let country = prop::option::weighted(0.9, prop::sample::select(vec!["ie", "de", "a longer name of a country"]));
-    (country, prop::option::weighted(0.8, 0i64..4), prop::option::weighted(0.8, -8i64..8))
-        .prop_map(|(country, region, weight)| Customer { country, region, weight })
-}
-
 fn step() -> impl Strategy<Value = Step> {
-    let change = (customer_id(), prop::option::weighted(0.75, (time(), customer())));
-    // Of a table with several partitions: a row that is written again after its deletion has an earlier time.
-    let at = (0i64..14_400).prop_map(|seconds| BEGIN + seconds * 1_000_000);
-    let name = prop::option::weighted(0.9, prop::sample::select(vec!["north", "south"]));
-    let region = (0i64..4, prop::option::weighted(0.75, (at, name)));
     prop_oneof![
         6 => prop::collection::vec(order(), 1..40).prop_map(Step::Order),
-        5 => prop::collection::vec(change, 1..12).prop_map(Step::Customers),
-        2 => prop::collection::vec(region, 1..5).prop_map(Step::Regions),
+        5 => prop::collection::vec(customer_change(), 1..12).prop_map(Step::Customers),
+        2 => prop::collection::vec(region_change(), 1..5).prop_map(Step::Regions),
         4 => (0usize..3, prop::bool::weighted(0.25)).prop_map(|(view, full)| Step::Run { view, full }),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
@@ -78,7 +43,7 @@ fn follow(steps: &[Step]) {
             Step::Order(orders) => model.order(&world, orders),
             Step::Customers(changes) => model.write_customers(&world, changes),
             Step::Regions(changes) => model.write_regions(&world, changes),
-            Step::Run { view, full } => model.run(&world, *view, *full, &context),
+            Step::Run { view, full } => _ = model.run(&world, *view, *full, &context),
             Step::Kill => {
                 world.kill();
                 world.start();

@@ -2,7 +2,6 @@
 //! what is refused.
 
 mod histories;
-mod model;
 mod recipes;
 mod semantics;
 mod sessions;

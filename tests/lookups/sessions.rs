@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use world::World;
+use world::joined_views::{BEGIN, NOW, send};
 use world::oracle::lookups::Changelog;
 use world::oracle::sessions::sessions;
 use world::oracle_check::micros;
 
 use crate::histories::cases;
-use crate::model::{BEGIN, NOW, send};
 
 const GAP: i64 = 600_000_000;
 /// No visit is late.

@@ -1,11 +1,13 @@
-//! Writes the stage `__events`: the events of the archive without duplicates that pass WHERE, with the columns that the query
-//! reads: `__t`, `__p` and `__o`, time in microseconds, partition and offset; `__d<i>`, the dimensions; `__x<i>`, other values.
+//! Writes the stage `__events`: the events of the archive without duplicates, joined with rows of tables, that pass WHERE, with the
+//! columns that the query reads: `__t`, `__p` and `__o`, time in microseconds, partition and offset; `__d<i>`, the dimensions;
+//! `__x<i>`, other values.
 
 use shared::scalar::Scalar;
 use shared::stream::{Stream, system_columns};
 use shared::types::DataType;
 use shared::view::{AggregateFunction, View};
 
+use crate::lookups;
 use crate::numbers::canonical;
 use crate::quote;
 use crate::refusal::{Refusal, Unsupported};
@@ -38,12 +40,13 @@ pub fn keys(view: &View) -> Vec<String> {
 
 /// Writes the stage. Without `dedup`, no event is a copy of another.
 pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>, dedup: bool) -> Result<String, Refusal> {
-    let column = |index: usize| quote::name(&stream.columns[index].name);
-    let time = column(stream.event_time);
+    let own = |name: &str| lookups::of_event(view, name);
+    let column = |index: usize| lookups::of_table(view, index).unwrap_or_else(|| own(&stream.columns[index].name));
+    let time = format!("unix_micros({})", column(stream.event_time));
     let mut columns = vec![
-        format!("unix_micros({time}) AS __t"),
-        format!("{} AS __p", quote::name(system_columns::PARTITION)),
-        format!("{} AS __o", quote::name(system_columns::OFFSET)),
+        format!("{time} AS __t"),
+        format!("{} AS __p", own(system_columns::PARTITION)),
+        format!("{} AS __o", own(system_columns::OFFSET)),
     ];
     for (index, dimension) in view.dimensions.iter().enumerate() {
         let part = || format!("dimension {}", dimension.name);
@@ -65,6 +68,7 @@ pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>, dedup: bool) -> 
     if let Some(filter) = &view.filter {
         conditions.push(of_part(filter, &column, &|| "WHERE".to_owned())?);
     }
+    let source = lookups::joined(view, source, &time, &column);
     let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok(format!("SELECT {} FROM {source}{conditions}", columns.join(", ")))
 }

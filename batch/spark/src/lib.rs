@@ -9,6 +9,7 @@
 //! | [`mod@statement`] | the whole query, stage by stage |
 //! | [`mod@states`] | the query of a batch run, whose rows are mergeable states |
 //! | [`events`] | the columns that the query reads, without duplicates |
+//! | [`lookups`] | the joins of events with the versions of the rows of tables |
 //! | [`windows`], [`calendar`] | the windows of each event; cells of calendars as tables, by our own rules of time zones |
 //! | [`aggregates`], [`percentiles`], [`spread`], [`top`] | values per window and group |
 //! | [`scalar`], [`numbers`], [`texts`], [`moments`], [`casts`] | expressions |
@@ -20,6 +21,7 @@ mod aggregates;
 mod calendar;
 mod casts;
 mod events;
+mod lookups;
 mod moments;
 mod numbers;
 mod percentiles;
@@ -36,6 +38,7 @@ mod top;
 mod windows;
 
 pub use self::calendar::CalendarTables;
+pub use self::lookups::{FIRST, KEY, LAST, VersionColumn, VersionTable};
 pub use self::refusal::Refusal;
 pub use self::statement::{EVENTS, SETTINGS, Statement, schema, statement};
 pub use self::states::{DATE, RUN_SETTINGS, Scope, copies, states};

@@ -39,6 +39,4 @@ pub enum Unsupported {
     SpeedAlone,
     #[error("its figures over tables have not been compared yet; let Polars compute the view")]
     Table,
-    #[error("it does not have the versions of the rows that events are joined with; let Polars compute the view")]
-    Lookup,
 }

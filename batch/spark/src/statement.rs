@@ -12,6 +12,7 @@ use shared::window::Window;
 use crate::aggregates::{self, Aggregates};
 use crate::calendar::CalendarTables;
 use crate::events::{self, Inputs};
+use crate::lookups::{VersionTable, version_tables};
 use crate::quote;
 use crate::refusal::{Refusal, Unsupported};
 use crate::scalar;
@@ -48,8 +49,10 @@ pub fn schema(stream: &Stream) -> String {
 /// What Spark is asked for.
 #[derive(Debug, Clone)]
 pub struct Statement {
-    /// The query, over the table [`EVENTS`] and those of the calendar.
+    /// The query, over the table [`EVENTS`], the tables of versions and those of the calendar.
     pub query: String,
+    /// The tables of versions of the rows that events are joined with.
+    pub versions: Vec<VersionTable>,
     /// The tables of the calendar; `None`: the view needs none.
     pub calendar: Option<CalendarTables>,
 }
@@ -77,9 +80,6 @@ pub(crate) fn check(view: &View, stream: &Stream) -> Result<(), Refusal> {
     let of_view = |reason| Refusal { part: format!("view {}", view.name), reason };
     if stream.table.is_some() {
         return Err(of_view(Unsupported::Table));
-    }
-    if !view.joins.is_empty() {
-        return Err(of_view(Unsupported::Lookup));
     }
     if view.layers == ViewLayers::Speed {
         return Err(of_view(Unsupported::SpeedAlone));
@@ -116,7 +116,7 @@ pub(crate) fn finish(view: &View, stages: &[(String, String)], last: &str) -> Re
     if query.len() > SPARK_QUERY_CHARS_MAX {
         return Err(Refusal { part: format!("view {}", view.name), reason: Unsupported::TooLong });
     }
-    Ok(Statement { query, calendar: CalendarTables::of(view.window) })
+    Ok(Statement { query, versions: version_tables(view), calendar: CalendarTables::of(view.window) })
 }
 
 /// Writes one row per group of the rows of `source`.

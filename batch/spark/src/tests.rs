@@ -144,3 +144,46 @@ fn variances_of_integers_are_sums_of_halves_and_those_of_doubles_take_two_passes
     let plan = of(view).expect("possible").query;
     assert!(!plan.contains("var_pop(") && plan.contains("__near1"), "{plan}");
 }
+
+const TABLES: &str = "CREATE TABLE customers (id STRING PRIMARY KEY, tier STRING, region INT, at TIMESTAMP) WITH (event_time = 'at');
+    CREATE TABLE regions (id BIGINT PRIMARY KEY, name STRING, at TIMESTAMP) WITH (event_time = 'at');
+    CREATE STREAM orders (order_id STRING PRIMARY KEY, customer STRING, friend STRING, at TIMESTAMP) WITH (event_time = 'at');\n";
+
+fn joined(select: &str, from: &str) -> Statement {
+    let text = format!("{TABLES}CREATE VIEW v AS SELECT {select} FROM orders AS o {from};\n");
+    let definitions = parse_definitions(&[("test.sql".to_owned(), text)]).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let scope = Scope { dedup: true, starts: None };
+    let stream = definitions.streams.iter().find(|stream| stream.name.as_str() == "orders").expect("the stream");
+    states(&definitions.views[0], stream, &scope).expect("possible")
+}
+
+#[test]
+fn an_event_is_joined_with_the_versions_that_its_time_is_in_once_copies_are_removed() {
+    let statement = joined(
+        "c.tier, COUNT(*) FILTER (WHERE r.name IS NOT NULL) AS n, COUNT(f.tier) AS f, COUNT(c.id) AS ids",
+        "JOIN customers AS c ON o.customer = c.id LEFT JOIN customers AS f ON f.id = o.friend \
+         LEFT JOIN regions AS r ON r.id = c.region GROUP BY c.tier",
+    );
+    let time = "unix_micros(e.`at`) BETWEEN";
+    for part in [
+        "AS __copy FROM trueup_events) e LEFT JOIN trueup_versions0 l0".to_owned(),
+        format!("LEFT JOIN trueup_versions0 l0 ON l0.__key = e.`customer` AND {time} l0.__first AND l0.__last"),
+        format!("LEFT JOIN trueup_versions0 l1 ON l1.__key = e.`friend` AND {time} l1.__first AND l1.__last"),
+        format!("LEFT JOIN trueup_versions2 l2 ON l2.__key = l0.__c2 AND {time} l2.__first AND l2.__last"),
+        "l0.__c1 AS __d0".to_owned(),
+        "l1.__c1 AS __x".to_owned(),
+        "(NOT (l0.__key IS NULL))".to_owned(),
+        "(__copy = 1 OR e.`order_id` IS NULL)".to_owned(),
+    ] {
+        assert_eq!(statement.query.matches(&part).count(), 1, "{part} in {}", statement.query);
+    }
+    let tables: Vec<(&str, &str, String)> =
+        statement.versions.iter().map(|table| (table.name.as_str(), table.table.as_str(), table.schema())).collect();
+    let of_customers = "__key STRING, __first BIGINT, __last BIGINT, __c1 STRING, __c2 INT".to_owned();
+    let of_regions = "__key BIGINT, __first BIGINT, __last BIGINT, __c1 STRING".to_owned();
+    assert_eq!(
+        tables,
+        [("trueup_versions0", "customers", of_customers), ("trueup_versions2", "regions", of_regions)],
+        "each table once, with the columns that are read"
+    );
+}

@@ -104,8 +104,13 @@ pub async fn read(attempt: &Attempt<'_>, cuts: &[TableCut]) -> Result<RunLookups
         return Ok(RunLookups::default());
     }
     let streams: Vec<Arc<Stream>> = cuts.iter().map(|cut| Arc::clone(&cut.stream)).collect();
+    let view = attempt.job.view.as_ref();
+    let may_be_on_spark = attempt.executor.settings.engines.spark_for(&view.name, u64::MAX).is_some();
     // Nothing is forgotten: a run that needs more than the limit fails.
-    let lookups = Arc::new(Lookups::of(&streams, [attempt.job.view.as_ref()], usize::MAX));
+    let lookups = Arc::new(match may_be_on_spark {
+        true => Lookups::with_keys(&streams, [view], usize::MAX),
+        false => Lookups::of(&streams, [view], usize::MAX),
+    });
     let bytes_max = attempt.executor.settings.lookup_bytes_max;
     let (mut changed, mut changed_since_served) = (Vec::new(), Vec::new());
     for cut in cuts {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use lake::{ArchiveTags, DataFile};
 use shared::engine::Engine;
 use shared::horizon::{Horizon, HorizonInput};
+use shared::lookup::table::Lookups;
 use shared::published::PublishedView;
 use shared::version::{BatchVersion, Origin};
 use shared::view::{View, ViewLayers};
@@ -211,7 +212,7 @@ impl Attempt<'_> {
             replayed.set();
         };
         let RowSource::Generations(generations) = source else {
-            let Some(connection) = self.spark(plan, source) else {
+            let Some(connection) = self.spark(query, plan, source) else {
                 self.entry.set_engine(Engine::Polars);
                 return Ok((recompute(query, plan, bounds, watch, staging, &dates_done).await?, turn));
             };
@@ -240,9 +241,11 @@ impl Attempt<'_> {
     }
 
     /// Returns the connection to Spark, if it computes the run.
-    fn spark(&self, plan: &Plan, source: &RowSource) -> Option<ConnectionSettings> {
+    fn spark(&self, query: &ArchiveQuery, plan: &Plan, source: &RowSource) -> Option<ConnectionSettings> {
         let exactly = matches!(source, RowSource::Events);
-        self.executor.settings.engines.spark_for(&self.job.view.name, plan.bytes).filter(|_| exactly)
+        // The engine may have been changed since the run has read the versions of tables.
+        let can_join = query.lookups.as_deref().is_none_or(Lookups::have_keys);
+        self.executor.settings.engines.spark_for(&self.job.view.name, plan.bytes).filter(|_| exactly && can_join)
     }
 
     /// Takes files out of the plan that the view's table lists and the store does not have, and returns whether there are any.

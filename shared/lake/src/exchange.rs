@@ -1,4 +1,4 @@
-//! Folders of a table in which another engine leaves files for Trueup, which reads and deletes them. They are not part of the
+//! Folders of a table in which Trueup and another engine leave files for each other; Trueup deletes them. They are not part of the
 //! table. What a process leaves behind that ended meanwhile is deleted by vacuum.
 
 use std::ops::Range;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -51,8 +51,8 @@ impl Exchange {
     }
 
     /// Writes a file.
-    pub async fn write(&self, path: &str, text: String) -> Result<(), LakeError> {
-        self.table.store().put(&self.path(path), text.into()).await?;
+    pub async fn write(&self, path: &str, content: impl Into<PutPayload>) -> Result<(), LakeError> {
+        self.table.store().put(&self.path(path), content.into()).await?;
         Ok(())
     }
 

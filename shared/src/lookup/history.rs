@@ -30,6 +30,28 @@ pub(super) struct VoidDeletion {
     pub time: i64,
 }
 
+/// The event times at which a version that writes a row is seen, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SeenSpan {
+    pub first: i64,
+    /// Inclusive.
+    pub last: i64,
+    pub row: u32,
+}
+
+/// Returns the versions of a row that write it and that some event time sees, of all its versions in their order. No two spans have a
+/// time in common.
+pub(super) fn seen_spans(versions: &[Version]) -> impl Iterator<Item = SeenSpan> {
+    versions.iter().enumerate().filter_map(|(at, version)| {
+        let last = match versions.get(at + 1) {
+            Some(next) => next.time.checked_sub(1)?,
+            None => i64::MAX,
+        };
+        let is_seen = version.row != NO_ROW && version.time <= last;
+        is_seen.then_some(SeenSpan { first: version.time, last, row: version.row })
+    })
+}
+
 /// The versions of a row, in the order of their times, of equal times in that of their changes. A deletion can only be the last change:
 /// so it is last here too, or void.
 #[derive(Debug, Clone)]

@@ -10,8 +10,9 @@ use arrow::datatypes::{DataType as ArrowType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use parking_lot::RwLock;
 
-use super::history::{Version, VoidDeletion, position};
+use super::history::{SeenSpan, Version, VoidDeletion, position, seen_spans};
 use super::index::RowIndex;
+use super::join::LookupError;
 use super::values::{Form, NO_ROW, SeenRows, Values, grow};
 use crate::handoff::{LogBatch, LogItem, LogSink, Stopped};
 use crate::ids::{Offset, Partition, StreamName};
@@ -27,7 +28,8 @@ pub struct Lookups(BTreeMap<StreamName, Arc<LookupTable>>);
 #[derive(Debug)]
 pub struct LookupTable {
     table: Arc<Stream>,
-    /// Indexes of the columns that views read, ascending. The key is not among them: an event that sees a row has its key.
+    /// Indexes of the columns whose values are kept, ascending. The key is among them only if versions are handed on with it: an event that
+    /// sees a row has its key.
     columns: Vec<usize>,
     /// Memory that versions may take; beyond it, old ones are forgotten.
     bytes_max: usize,
@@ -41,6 +43,17 @@ pub struct TableEvents<'a> {
     pub offsets: &'a dyn Fn(usize) -> u64,
     /// When each was accepted, in microseconds.
     pub accepted_at: &'a dyn Fn(usize) -> i64,
+}
+
+/// Versions that write a row, each with the event times that see it. All columns have one value for each.
+#[derive(Debug)]
+pub struct VersionSpans {
+    pub keys: ArrayRef,
+    /// The first and the last microsecond.
+    pub first: Vec<i64>,
+    pub last: Vec<i64>,
+    /// The values of the columns that were asked for.
+    pub columns: Vec<ArrayRef>,
 }
 
 /// The number of versions, and the memory that they take.
@@ -86,6 +99,24 @@ pub(super) enum JoinedColumn {
 impl Lookups {
     /// Returns the tables among `streams` that `views` are joined with, without versions. Those of each may take `bytes_max` bytes.
     pub fn of<'v>(streams: &[Arc<Stream>], views: impl IntoIterator<Item = &'v View>, bytes_max: usize) -> Lookups {
+        Lookups::keeping(streams, views, bytes_max, false)
+    }
+
+    /// Returns the same tables as [`Lookups::of`], which keep their keys besides: see [`LookupTable::for_each_span`].
+    pub fn with_keys<'v>(
+        streams: &[Arc<Stream>],
+        views: impl IntoIterator<Item = &'v View>,
+        bytes_max: usize,
+    ) -> Lookups {
+        Lookups::keeping(streams, views, bytes_max, true)
+    }
+
+    fn keeping<'v>(
+        streams: &[Arc<Stream>],
+        views: impl IntoIterator<Item = &'v View>,
+        bytes_max: usize,
+        keeps_keys: bool,
+    ) -> Lookups {
         let mut read: BTreeMap<StreamName, BTreeSet<String>> = BTreeMap::new();
         for view in views {
             let columns = view.joined_columns();
@@ -97,7 +128,7 @@ impl Lookups {
         }
         let table = |(name, names): (StreamName, BTreeSet<String>)| {
             let stream = streams.iter().find(|stream| stream.name == name && stream.table.is_some())?;
-            Some((name, Arc::new(LookupTable::new(stream, &names, bytes_max))))
+            Some((name, Arc::new(LookupTable::new(stream, &names, bytes_max, keeps_keys))))
         };
         Lookups(read.into_iter().filter_map(table).collect())
     }
@@ -105,6 +136,11 @@ impl Lookups {
     /// Returns the table with this name.
     pub fn get(&self, name: &StreamName) -> Option<&Arc<LookupTable>> {
         self.0.get(name)
+    }
+
+    /// Returns whether all tables keep their keys.
+    pub fn have_keys(&self) -> bool {
+        self.tables().all(|table| table.columns.binary_search(&table.key()).is_ok())
     }
 
     /// Returns all tables, by name.
@@ -115,10 +151,15 @@ impl Lookups {
 
 impl LookupTable {
     /// Keeps the columns of `table` called `names`. There are no versions yet.
-    fn new(table: &Arc<Stream>, names: &BTreeSet<String>, bytes_max: usize) -> LookupTable {
-        let columns: BTreeSet<usize> = names.iter().filter_map(|name| table.column(name)).collect();
+    fn new(table: &Arc<Stream>, names: &BTreeSet<String>, bytes_max: usize, keeps_keys: bool) -> LookupTable {
+        let mut columns: BTreeSet<usize> = names.iter().filter_map(|name| table.column(name)).collect();
         let key = table.table.map_or(0, |rows| rows.key);
-        let columns: Vec<usize> = columns.into_iter().filter(|index| *index != key).collect();
+        if keeps_keys {
+            columns.insert(key);
+        } else {
+            columns.remove(&key);
+        }
+        let columns: Vec<usize> = columns.into_iter().collect();
         let versions = RwLock::new(Versions {
             index: RowIndex::new(table.columns[key].data_type),
             values: Values::new(columns.iter().map(|index| table.columns[*index].data_type).collect()),
@@ -207,8 +248,44 @@ impl LookupTable {
     }
 
     fn key_type(&self) -> ArrowType {
-        let key = self.table.table.map_or(0, |rows| rows.key);
-        self.table.columns[key].data_type.arrow()
+        self.table.columns[self.key()].data_type.arrow()
+    }
+
+    /// Index of the column that names a row.
+    fn key(&self) -> usize {
+        self.table.table.map_or(0, |rows| rows.key)
+    }
+
+    /// Hands all versions that write a row and that some event time sees to `each`, `rows` at a time, in no particular order, until it fails.
+    /// `columns` are the wanted ones by name, which the table keeps, as it keeps the keys.
+    pub fn for_each_span<E: From<ArrowError> + From<LookupError>>(
+        &self,
+        columns: &[&str],
+        rows: usize,
+        each: &mut dyn FnMut(VersionSpans) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let place = |name: &str| {
+            let missing = || LookupError::NoColumn { table: self.table.name.clone(), column: name.to_owned() };
+            let kept = self.table.column(name).and_then(|index| self.columns.binary_search(&index).ok());
+            kept.ok_or_else(missing)
+        };
+        let key = place(&self.table.columns[self.key()].name)?;
+        let columns = columns.iter().map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
+        let versions = self.versions.read();
+        let mut hand_on = |spans: Vec<SeenSpan>| -> Result<(), E> { each(versions.values_of(&spans, key, &columns)?) };
+        let (mut waiting, mut result): (Vec<SeenSpan>, Result<(), E>) = (Vec::new(), Ok(()));
+        versions.index.for_each_row(&mut |_, history| {
+            if result.is_err() {
+                return;
+            }
+            waiting.extend(seen_spans(history));
+            while result.is_ok() && waiting.len() >= rows {
+                let rest = waiting.split_off(rows);
+                result = hand_on(std::mem::replace(&mut waiting, rest));
+            }
+        });
+        result?;
+        if waiting.is_empty() { Ok(()) } else { hand_on(waiting) }
     }
 
     /// Returns the spans of event time, half-open, in order and apart, in which events may see another version than they did before the
@@ -252,6 +329,18 @@ fn united(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
 impl Versions {
     fn bytes(&self) -> usize {
         self.values.bytes() + self.index.bytes() + self.unordered.capacity() * size_of::<Change>()
+    }
+
+    /// Returns versions with their values in the column of the keys and in others.
+    fn values_of(&self, spans: &[SeenSpan], key: usize, columns: &[usize]) -> Result<VersionSpans, ArrowError> {
+        let rows = SeenRows::new(spans.iter().map(|span| span.row).collect());
+        let gather = |column: usize| self.values.gather(&rows, column, Form::Plain);
+        Ok(VersionSpans {
+            keys: gather(key)?,
+            first: spans.iter().map(|span| span.first).collect(),
+            last: spans.iter().map(|span| span.last).collect(),
+            columns: columns.iter().map(|column| gather(*column)).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Keeps the keys and the values of events, and returns the changes that they are.

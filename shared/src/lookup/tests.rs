@@ -1,5 +1,6 @@
 //! Checks lookups against a scan of all changes: in any order of reading, in any batches, and what a change can affect.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
@@ -238,6 +239,37 @@ proptest! {
             prop_assert!(is_inside || before == after, "{} at {}: {:?}, then {:?}: {:?}", key, time, before, after, spans);
         }
         prop_assert_eq!(table.changed_since(&Cut((0..).map(Partition).zip(ends.map(point)).collect())), []);
+    }
+}
+
+proptest! {
+    #[test]
+    fn spans_say_for_every_event_which_version_it_sees(changes in changes(), rows in 1usize..6) {
+        let (world, logs) = (world(), logs(&changes));
+        let lookups = Lookups::with_keys(&[Arc::clone(&world.table)], [&world.view], usize::MAX);
+        prop_assert!(lookups.have_keys() && !world.lookups(usize::MAX).have_keys());
+        let table = world.table(&lookups);
+        (0..).zip(&logs).for_each(|(partition, log)| world.add(table, partition, 0, log, false));
+        let mut spans: Vec<(i64, i64, i64, Option<i64>)> = Vec::new();
+        let mut sizes = Vec::new();
+        table.for_each_span::<Box<dyn Error>>(&["n"], rows, &mut |part| {
+            let (keys, numbers) = (part.keys.as_primitive::<Int64Type>(), part.columns[0].as_primitive::<Int64Type>());
+            sizes.push(keys.len());
+            let times = part.first.into_iter().zip(part.last);
+            let of_part = keys.values().iter().zip(numbers).zip(times);
+            spans.extend(of_part.map(|((key, number), (first, last))| (*key, first, last, number)));
+            Ok(())
+        }).expect("the column is kept");
+        let (full, rest) = sizes.split_at(sizes.len().saturating_sub(1));
+        prop_assert!(full.iter().all(|size| *size == rows) && rest.iter().all(|size| (1..=rows).contains(size)), "{:?}", sizes);
+        let ends = [logs[0].len(), logs[1].len()];
+        for (key, time) in probes(&logs).into_iter().chain((-1..6).flat_map(|key| [(key, i64::MIN), (key, i64::MAX)])) {
+            let sees = |span: &&(i64, i64, i64, Option<i64>)| span.0 == key && (span.1..=span.2).contains(&time);
+            let seen: Vec<Option<i64>> = spans.iter().filter(sees).map(|span| span.3).collect();
+            prop_assert_eq!(seen, Vec::from_iter(scan(&logs, ends, key, time).map(Some)), "{} at {}", key, time);
+        }
+        let unknown = table.for_each_span::<Box<dyn Error>>(&["at"], rows, &mut |_| Ok(()));
+        prop_assert_eq!(unknown.expect_err("it is not kept").to_string(), "table t has no column at");
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! [`World`] is a server over a temporary folder, [`program`] runs commands, [`requests`] sends bytes as written, [`browser`] reads pages, [`demo`], [`s3`] and
 //! [`webhook_receiver`] start what else a test needs. The [`oracle`] computes results without any of the system's code; [`oracle_check`]
-//! compares a server with it, along random [`scenarios`] or changing definitions ([`changing_view`]).
+//! compares a server with it, along random [`scenarios`] or changing definitions ([`changing_view`]); [`joined_views`] does both for joins.
 //!
 //! All of it is compiled once. It depends on no crate of the product.
 
 pub mod browser;
 pub mod changing_view;
 pub mod demo;
+pub mod joined_views;
 pub mod oracle;
 pub mod oracle_check;
 pub mod program;

@@ -6,13 +6,15 @@
 //! ```
 //! 1. [`SparkRun::new`] writes the query, and checks that Spark can compute this run.
 //! 2. [`SparkRun::compute`] opens a session and an exchange ([`lake::Exchange`]) in the view's table; checks that Spark sees the
-//!    exchange; declares exactly the files of the plan, and checks that Spark finds their rows; lets it write the states.
+//!    exchange; declares exactly the files of the plan, and checks that Spark finds their rows; writes the versions of the rows that events
+//!    are joined with ([`versions`]); lets it write the states.
 //! 3. [`results`] reads the states, date by date, and writes the rows as every other run does.
 //!
 //! Whatever happens, the exchange is deleted; if the process ends first, vacuum deletes it. Nothing is visible before the commit.
 
 mod results;
 mod session;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

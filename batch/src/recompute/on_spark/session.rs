@@ -13,6 +13,7 @@ use spark_connect::{ConnectionSettings, Outcome, Plan, Progress, Session, SparkE
 use crate::failure::RunFailure;
 use crate::recompute::on_spark::SparkRun;
 use crate::recompute::on_spark::results::{COPIES, STATES, SparkResults};
+use crate::recompute::on_spark::versions;
 use crate::step::SparkStep;
 use crate::watch::Watch;
 
@@ -62,6 +63,11 @@ impl SparkCalls {
         self.session.set(spark::RUN_SETTINGS).await?;
         self.execute(Plan::table(spark::EVENTS, &run.schema, run.urls())).await?;
         self.check_rows(run).await?;
+        let lookups = run.query.lookups.as_deref().cloned().unwrap_or_default();
+        for table in &run.statement.versions {
+            let urls = versions::write(results.exchange(), &lookups, table).await?;
+            self.execute(Plan::table(&table.name, &table.schema(), urls)).await?;
+        }
         for statement in &run.calendar {
             self.execute(Plan::statement(statement)).await?;
         }

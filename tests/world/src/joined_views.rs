@@ -1,11 +1,14 @@
-//! The oracle: each event is joined by a scan of the list of changes, as far as its layer knew them, and added to its groups.
+//! Views that are joined with tables, random events and changes for them, and their oracle: each event is joined by a scan of the list of
+//! changes, as far as its layer knew them, and added to its groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
-use world::World;
-use world::oracle::lookups::Changelog;
-use world::oracle_check::micros;
+
+use crate::World;
+use crate::oracle::lookups::Changelog;
+use crate::oracle_check::micros;
 
 /// 2001-09-09, in microseconds.
 pub const BEGIN: i64 = 1_000_000_000_000_000;
@@ -94,8 +97,11 @@ pub enum Layer {
     Speed,
 }
 
+/// The key of a customer with its time and row; `None`: it is deleted.
+pub type CustomerChange = (String, Option<(i64, Customer)>);
+
 /// The key of a region with its time and name; `None`: it is deleted.
-type RegionChange = (i64, Option<(i64, Option<&'static str>)>);
+pub type RegionChange = (i64, Option<(i64, Option<&'static str>)>);
 
 impl Layer {
     fn query(self) -> &'static str {
@@ -131,7 +137,7 @@ impl Model {
     }
 
     /// Writes customers; without a row, deletes them.
-    pub fn write_customers(&mut self, world: &World, changes: &[(String, Option<(i64, Customer)>)]) {
+    pub fn write_customers(&mut self, world: &World, changes: &[CustomerChange]) {
         let mut lines = Vec::new();
         for (id, change) in changes {
             match change {
@@ -182,8 +188,8 @@ impl Model {
         }
     }
 
-    /// Runs a view, and checks its version.
-    pub fn run(&mut self, world: &World, view: usize, full: bool, context: &str) {
+    /// Runs a view, and checks its version. Returns the run.
+    pub fn run(&mut self, world: &World, view: usize, full: bool, context: &str) -> Value {
         let run = world.run(VIEWS[view], full);
         assert_eq!(run["state"], json!("published"), "{context}: {run}");
         let known = self.known();
@@ -195,6 +201,7 @@ impl Model {
             assert_eq!(causes["unexplained"], json!(0), "{context}: {causes}");
         }
         self.check(world, view, Layer::Batch, context);
+        run
     }
 
     /// After a restart, the speed layer folds with all that it knows now.
@@ -278,4 +285,45 @@ impl Model {
         }
         groups
     }
+}
+
+/// Of some hours, of days far from them, and of hours to come.
+fn time() -> impl Strategy<Value = i64> {
+    let seconds = |from: i64| move |seconds: i64| from + seconds * 1_000_000;
+    prop_oneof![
+        6 => (0i64..14_400).prop_map(seconds(BEGIN)),
+        1 => (-400_000i64..400_000).prop_map(seconds(BEGIN)),
+        2 => (0i64..14_400).prop_map(seconds(FUTURE)),
+    ]
+}
+
+fn customer_id() -> impl Strategy<Value = String> {
+    (0..8).prop_map(|n| format!("customer {n}"))
+}
+
+/// Orders of few customers, some of none.
+pub fn order() -> impl Strategy<Value = Order> {
+    (prop::option::weighted(0.9, customer_id()), -100i64..100, time()).prop_map(|(customer, amount, at)| Order {
+        customer,
+        amount,
+        at,
+    })
+}
+
+fn customer() -> impl Strategy<Value = Customer> {
+    let country = prop::option::weighted(0.9, prop::sample::select(vec!["ie", "de", "a longer name of a country"]));
+    (country, prop::option::weighted(0.8, 0i64..4), prop::option::weighted(0.8, -8i64..8))
+        .prop_map(|(country, region, weight)| Customer { country, region, weight })
+}
+
+/// Writes and deletions of customers.
+pub fn customer_change() -> impl Strategy<Value = CustomerChange> {
+    (customer_id(), prop::option::weighted(0.75, (time(), customer())))
+}
+
+/// Writes and deletions of regions. Of a table with several partitions: a row that is written again after its deletion has an earlier time.
+pub fn region_change() -> impl Strategy<Value = RegionChange> {
+    let at = (0i64..14_400).prop_map(|seconds| BEGIN + seconds * 1_000_000);
+    let name = prop::option::weighted(0.9, prop::sample::select(vec!["north", "south"]));
+    (0i64..4, prop::option::weighted(0.75, (at, name)))
 }
