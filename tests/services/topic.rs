@@ -234,9 +234,12 @@ impl Topic {
             let consumer = self.kafka.consumer_without_group().isolation_level(IsolationLevel::ReadCommitted);
             let consumer = consumer.enable_auto_commit(false).metrics_push(false).build().await.expect("a consumer");
             consumer.assign(&self.name, (0..partitions).collect()).await.expect("assigned");
+            // A broker acknowledges a commit before committed records are visible: the end has to be that of all records.
+            let all = self.kafka.consumer_without_group().isolation_level(IsolationLevel::ReadUncommitted);
+            let all = all.enable_auto_commit(false).metrics_push(false).build().await.expect("a consumer");
             let mut ends = BTreeMap::new();
             for partition in 0..partitions {
-                let mut watermarks = consumer.fetch_watermarks(&self.name, partition).await;
+                let mut watermarks = all.fetch_watermarks(&self.name, partition).await;
                 // After a restart of the broker, what the client knows of it is out of date.
                 for _ in 0..50 {
                     if watermarks.is_ok() {
@@ -244,7 +247,7 @@ impl Topic {
                     }
                     self.kafka.rebootstrap().await;
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    watermarks = consumer.fetch_watermarks(&self.name, partition).await;
+                    watermarks = all.fetch_watermarks(&self.name, partition).await;
                 }
                 let (low, high) = watermarks.expect("watermarks");
                 consumer.seek(&self.name, partition, low).await.expect("sought");
@@ -267,7 +270,7 @@ impl Topic {
                     read.push(RawRecord { partition, key, value, headers });
                 }
             }
-            let _ = consumer.close().await;
+            let _ = tokio::join!(consumer.close(), all.close());
             read
         })
     }
