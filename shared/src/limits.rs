@@ -87,6 +87,10 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 pub const SOURCE_BATCH_RECORDS: usize = 10_000;
 /// Bytes of records that are decoded and written together, per partition. A longer record is a batch of its own.
 pub const SOURCE_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of records of a topic that were polled and wait to be decoded, per stream. Beyond it the next poll waits, with its records.
+pub const SOURCE_FETCHED_BYTES: usize = 16 * 1024 * 1024;
+/// Batches of records of a topic that need not be durable before the next ones are decoded: the log writes and syncs several together.
+pub const SOURCE_BATCHES_IN_FLIGHT: usize = 16;
 /// Milliseconds before the first retry of a reader that failed; the pause doubles with every further one.
 pub const SOURCE_RETRY_FIRST_MS: u64 = 100;
 /// Longest pause before a retry, in milliseconds.

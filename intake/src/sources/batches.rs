@@ -37,19 +37,19 @@ pub(super) enum ValueFormat {
     Protobuf(Arc<MessageSchemas>),
 }
 
-/// Decodes the records that are not before the position `next` of their partition.
+/// Decodes the records of `polls` that are not before the position `next` of their partition.
 pub(super) async fn decode(
     stream: &Arc<Stream>,
     format: &ValueFormat,
     topic: &Arc<str>,
-    records: Vec<TopicRecord>,
+    polls: Vec<Vec<TopicRecord>>,
     next: &BTreeMap<u32, i64>,
     arrived_at: Micros,
 ) -> Result<Vec<RecordBatch>, SourceError> {
     // A client that found its position truncated reads some records again.
     let is_new = |record: &TopicRecord| next.get(&record.partition).is_some_and(|next| record.offset >= *next);
     let records_max = if stream.table.is_some() { TABLE_BATCH_RECORDS } else { SOURCE_BATCH_RECORDS };
-    let decoded = divided(records, is_new, records_max).into_iter().map(|records| {
+    let decoded = divided(polls, is_new, records_max).into_iter().map(|records| {
         let (stream, topic, format) = (Arc::clone(stream), Arc::clone(topic), format.clone());
         async move {
             let work = move || batches(&stream, &format, &topic, &records, arrived_at);
@@ -61,14 +61,14 @@ pub(super) async fn decode(
 
 /// Batches of one partition each, in order, within the limits, of the records that `is_wanted` accepts.
 fn divided(
-    records: Vec<TopicRecord>,
+    polls: Vec<Vec<TopicRecord>>,
     is_wanted: impl Fn(&TopicRecord) -> bool,
     records_max: usize,
 ) -> Vec<Vec<TopicRecord>> {
-    let mut left = records.len();
+    let mut left: usize = polls.iter().map(Vec::len).sum();
     let mut full: Vec<Vec<TopicRecord>> = Vec::new();
     let mut open: BTreeMap<u32, (Vec<TopicRecord>, usize)> = BTreeMap::new();
-    for record in records {
+    for record in polls.into_iter().flatten() {
         left -= 1;
         if !is_wanted(&record) {
             continue;
@@ -158,13 +158,13 @@ mod tests {
         };
         let records =
             [record(0, 1, 1), record(1, 5, SOURCE_BATCH_BYTES), record(0, 4, 1), record(1, 6, 1), record(1, 9, 1)];
-        let batches = divided(records.into(), |_| true, SOURCE_BATCH_RECORDS);
+        let batches = divided(vec![records.into()], |_| true, SOURCE_BATCH_RECORDS);
         let offsets = |batch: &Vec<TopicRecord>| batch.iter().map(|r| (r.partition, r.offset)).collect::<Vec<_>>();
         let divided: Vec<_> = batches.iter().map(offsets).collect();
         assert_eq!(divided, [vec![(1, 5)], vec![(0, 1), (0, 4)], vec![(1, 6), (1, 9)]]);
         // Of a table.
-        let small =
-            super::divided((0..600).map(|offset| record(0, offset, 1)).collect(), |_| true, TABLE_BATCH_RECORDS);
+        let polls = vec![(0..600).map(|offset| record(0, offset, 1)).collect()];
+        let small = super::divided(polls, |_| true, TABLE_BATCH_RECORDS);
         assert_eq!(small.iter().map(Vec::len).collect::<Vec<_>>(), [250, 250, 100]);
     }
 }

@@ -9,7 +9,7 @@
 //! row; the rows and the changes of a table are, too. The database is acknowledged only what is durable.
 //!
 //! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads a database; [`retry`] runs
-//! both; [`positions`] decides where it starts, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for
+//! both; [`positions`] decides where it starts, [`fetched`] polls ahead, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for
 //! what was submitted, [`clear`] deletes all rows of a table, [`pace`] says how long to wait, and [`status`] shows how far it is.
 //! [`topic_partitions`] says how many partitions a stream has.
 
@@ -17,6 +17,7 @@ mod batch_writer;
 mod batches;
 mod clear;
 mod error;
+mod fetched;
 mod flight;
 mod opener;
 mod outbox_reader;

@@ -214,7 +214,7 @@ impl OutboxStreamReader {
         let first = session.position.next;
         let (stream, format) = (self.log.stream(), ValueFormat::Text(TextFormat::Json));
         let (topic, next) = (Arc::clone(&session.position.topic), BTreeMap::from([(PARTITION, first)]));
-        for batch in batches::decode(stream, &format, &topic, records, &next, self.clock.now()).await? {
+        for batch in batches::decode(stream, &format, &topic, vec![records], &next, self.clock.now()).await? {
             let place = places[(batch.next - 1 - first) as usize].clone();
             let to = SourcePosition { next: batch.next, place, ..session.position.clone() };
             let step = SourceStep { from: Some(session.position.next), to: to.clone() };

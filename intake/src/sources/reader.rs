@@ -2,22 +2,22 @@
 //! waits, and connects again. It never ends by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kafka::{PartitionProgress, TopicDescription, TopicError, TopicReader, TopicRecord};
+use kafka::{TopicDescription, TopicReader, TopicRecord};
 use lake::Lake;
 use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
-use shared::limits::{PARTITIONS_MAX, SOURCE_COMMIT_EVERY_MS, SOURCE_TOPIC_CHECK_MS};
+use shared::limits::{PARTITIONS_MAX, SOURCE_BATCHES_IN_FLIGHT, SOURCE_COMMIT_EVERY_MS, SOURCE_TOPIC_CHECK_MS};
 use shared::stream::KafkaTopic;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::batch_writer::BatchWriter;
 use super::batches::{self, RecordBatch, ValueFormat};
 use super::clear;
 use super::error::SourceError;
+use super::fetched::Fetcher;
 use super::flight::Flight;
 use super::opener::SourceOpener;
 use super::pace::Stopping;
@@ -31,15 +31,6 @@ use crate::partition::SourceStep;
 use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
-/// Longest wait of a poll for records.
-const POLL_WAIT: Duration = Duration::from_millis(500);
-/// Polls whose records wait for those before them.
-const FETCHED_MAX: usize = 1;
-/// Batches, of [`SOURCE_BATCH_BYTES`] at most, that need not be durable before the next ones are decoded: the log writes and syncs
-/// several together.
-///
-/// [`SOURCE_BATCH_BYTES`]: shared::limits::SOURCE_BATCH_BYTES
-const IN_FLIGHT_MAX: usize = 8;
 /// Longest wait for a request that is not needed: the report to the group, and the end of the connections.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
@@ -60,7 +51,7 @@ pub(super) struct StreamReader {
 
 /// The state of reading from the durable positions on.
 struct Session<'a> {
-    reader: &'a dyn TopicReader,
+    reader: &'a Arc<dyn TopicReader>,
     /// The positions after what was submitted, by partition.
     next: BTreeMap<u32, i64>,
     /// Any of the positions: what all have in common.
@@ -72,27 +63,6 @@ struct Session<'a> {
     reported_at: Instant,
     /// The positions that the group has.
     reported: Vec<(u32, i64)>,
-}
-
-/// The records of a poll.
-struct Fetched {
-    records: Vec<TopicRecord>,
-    /// How far the client was right after it.
-    progress: Vec<PartitionProgress>,
-}
-
-/// Polls until it fails or the receiver is gone. The client decodes and checks records in here, beside the work on those before them.
-async fn fetch(reader: &dyn TopicReader, fetched: mpsc::Sender<Result<Fetched, TopicError>>) {
-    loop {
-        let polled = match reader.poll(POLL_WAIT).await {
-            Ok(records) => Ok(Fetched { records, progress: reader.progress().await }),
-            Err(error) => Err(error),
-        };
-        let failed = polled.is_err();
-        if fetched.send(polled).await.is_err() || failed {
-            return;
-        }
-    }
 }
 
 impl StreamReader {
@@ -108,19 +78,19 @@ impl StreamReader {
     async fn connect_and_read(&self) -> Result<(), SourceError> {
         let connect = self.opener.open(self.log.stream(), &self.topic);
         let reader = tokio::select! {
-            reader = connect => reader?,
+            reader = connect => Arc::from(reader?),
             () = self.stopping.wait() => return Ok(()),
         };
-        let ended = self.read(reader.as_ref()).await;
+        let ended = self.read(&reader).await;
         let _ = tokio::time::timeout(FAREWELL_WAIT, reader.close()).await;
         ended
     }
 
     /// Reads from the durable positions on, until stopped.
-    async fn read(&self, reader: &dyn TopicReader) -> Result<(), SourceError> {
+    async fn read(&self, reader: &Arc<dyn TopicReader>) -> Result<(), SourceError> {
         let description = reader.describe().await?;
         self.notice_growth(&description)?;
-        let positions = self.positions(reader, &description).await?;
+        let positions = self.positions(reader.as_ref(), &description).await?;
         let starts: Vec<(u32, i64)> = (0..).zip(positions.iter().map(|position| position.next)).collect();
         reader.assign(&starts).await?;
         let now = monotonic_now();
@@ -145,30 +115,18 @@ impl StreamReader {
         ended.and(settled)
     }
 
-    /// Fetches and accepts at the same time. Records that were fetched but not submitted are read again.
+    /// Accepts records while the next ones are polled. Records that were polled but not submitted are read again.
     async fn follow(&self, session: &mut Session<'_>) -> Result<(), SourceError> {
-        let (sender, fetched) = mpsc::channel(FETCHED_MAX);
-        let fetching = fetch(session.reader, sender);
-        tokio::select! {
-            ended = self.accept_fetched(session, fetched) => ended,
-            never = async { fetching.await; pending().await } => never,
-        }
-    }
-
-    async fn accept_fetched(
-        &self,
-        session: &mut Session<'_>,
-        mut fetched: mpsc::Receiver<Result<Fetched, TopicError>>,
-    ) -> Result<(), SourceError> {
+        let mut fetcher = Fetcher::start(Arc::clone(session.reader));
         while !self.stopping.is_set()
-            && let Some(next) = fetched.recv().await
+            && let Some(fetched) = fetcher.next().await
         {
-            let Fetched { records, progress } = next?;
+            let fetched = fetched?;
             // Before they are submitted: until then, a partition with many records must not look idle.
-            let of_records = records.iter().map(|record| record.partition);
-            let in_flight: BTreeSet<u32> = of_records.chain(session.flight.partitions()).collect();
-            self.status.observe(&progress, &in_flight);
-            self.accept(session, records).await?;
+            let in_flight: BTreeSet<u32> =
+                fetched.partitions().into_iter().chain(session.flight.partitions()).collect();
+            self.status.observe(&fetched.progress, &in_flight);
+            self.accept(session, fetched.polls).await?;
             self.maintain(session).await?;
         }
         Ok(())
@@ -176,19 +134,21 @@ impl StreamReader {
 
     /// Decodes records, submits them in their order within each partition, and waits until all but the newest are
     /// durable: a sync and the decoding of the next records happen at the same time. Without records, it waits for all.
-    async fn accept(&self, session: &mut Session<'_>, records: Vec<TopicRecord>) -> Result<(), SourceError> {
-        if records.is_empty() {
+    async fn accept(&self, session: &mut Session<'_>, polls: Vec<Vec<TopicRecord>>) -> Result<(), SourceError> {
+        if polls.iter().all(Vec::is_empty) {
             return session.flight.settle().await;
         }
-        session.values.prepare(&records).await?;
+        for records in &polls {
+            session.values.prepare(records).await?;
+        }
         let (stream, format) = (self.log.stream(), session.values.format());
         let now = self.clock.now();
-        let batches = batches::decode(stream, &format, &session.topic, records, &session.next, now).await?;
+        let batches = batches::decode(stream, &format, &session.topic, polls, &session.next, now).await?;
         let submitted = batches.len();
         for batch in batches {
             self.submit(session, batch).await?;
         }
-        session.flight.settle_to(submitted.max(IN_FLIGHT_MAX)).await
+        session.flight.settle_to(submitted.max(SOURCE_BATCHES_IN_FLIGHT)).await
     }
 
     async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
@@ -221,7 +181,9 @@ impl StreamReader {
                 return Ok(());
             }
             let from = BTreeMap::from([(partition, offset)]);
-            for batch in batches::decode(stream, &format, &session.topic, deletions, &from, self.clock.now()).await? {
+            for batch in
+                batches::decode(stream, &format, &session.topic, vec![deletions], &from, self.clock.now()).await?
+            {
                 let step = SourceStep { from: Some(next), to: position.clone() };
                 self.writer.submit(&mut session.flight, batch, step).await?;
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use fake_topic::FakeTopic;
+pub use fake_topic::FakeTopic;
 use lake::Lake;
 use shared::clock::{Clock, SystemClock};
 use shared::control::{ListRange, SourceState, SourceStatus};
@@ -35,7 +35,7 @@ use crate::testing::stream;
 /// Longest wait for a reader.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn declared(partitions: u32, options: &str) -> Arc<Stream> {
+pub fn declared(partitions: u32, options: &str) -> Arc<Stream> {
     let sql = format!(
         "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp', v BIGINT) \
          WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't'{options})"
