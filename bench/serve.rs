@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::query::{MINUTES, filled, minutes};
+use crate::query::{filled, history_minutes, minutes};
 use crate::server::{Server, quantile};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 256];
@@ -24,7 +24,7 @@ pub fn measure() {
 }
 
 fn from(minutes_back: u64) -> shared::time::Micros {
-    shared::time::Micros((1_767_225_600_000 + (MINUTES - minutes_back) as i64 * 60_000) * 1000)
+    shared::time::Micros((1_767_225_600_000 + (history_minutes() - minutes_back) as i64 * 60_000) * 1000)
 }
 
 fn requests_per_second(server: &Server) {
@@ -75,7 +75,7 @@ fn shares(server: &Server) {
     // Ends behind all data: another end asks the same rows, in another question.
     let end = |hours: u64| shared::time::Micros(from(0).0 + (hours + 100) as i64 * 3_600_000_000);
     let query = |to: shared::time::Micros| {
-        server.post("/v1/events/hits", minutes(MINUTES + 40, MINUTES + 41));
+        server.post("/v1/events/hits", minutes(history_minutes() + 40, history_minutes() + 41));
         let path = format!("/v1/views/per_minute/rows?to={to}&grain=1h&group_by=&measures=hits");
         let asked = Instant::now();
         server.get_bytes(&path);
