@@ -1,5 +1,5 @@
-//! Measures the dashboard query: the last 60 windows by a dimension, over 5 million batch rows (`TRUEUP_MINUTES` times 1,000) and a live
-//! generation.
+//! Measures the dashboard query: 60 windows by a dimension, other ones each time and then the same ones, over 5 million batch
+//! rows (`TRUEUP_MINUTES` times 1,000) and a live generation.
 
 use std::fmt::Write;
 use std::io::{Read, Write as _};
@@ -58,9 +58,13 @@ pub fn filled(folder: &std::path::Path) -> Server {
 pub fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, history) = (filled(folder.path()), history_minutes());
-    let from = shared::time::Micros((1_767_225_600_000 + (history - 30) as i64 * 60_000) * 1000);
-    let path = format!("/v1/views/per_minute/rows?from={from}&grain=all&group_by=channel");
-    let answer = server.get(&path);
+    let path = |minute: u64, windows: u64| {
+        let time = |minute: u64| shared::time::Micros((1_767_225_600_000 + minute as i64 * 60_000) * 1000);
+        let (from, to) = (time(minute), time(minute + windows));
+        format!("/v1/views/per_minute/rows?from={from}&to={to}&grain=all&group_by=channel")
+    };
+    let last = path(history - 30, 60);
+    let answer = server.get(&last);
     assert_eq!(answer["rows"].as_array().map(Vec::len), Some(KEYS as usize));
     assert_eq!(answer["rows"][0]["hits"], serde_json::json!(30 + 60));
     if history <= COUNTED_MINUTES_MAX {
@@ -68,20 +72,25 @@ pub fn measure() {
         assert_eq!(everything["rows"][0]["hits"], serde_json::json!((history + 60) * KEYS));
     }
     let address = server.url.trim_start_matches("http://").to_owned();
-    latencies("60 windows by channel over HTTP", &address, &path);
-    latencies("  a static answer (/livez)", &address, "/livez");
+    // Ranges that no query has asked for, so nothing that was kept answers one.
+    let ranges = history - 60;
+    let other = |number: u64| path(number * 7_919 % ranges, 60 + number / ranges);
+    latencies("60 windows by channel over HTTP, of any time", &address, other);
+    latencies("  the last 60, asked for again", &address, |_| last.clone());
+    latencies("  a static answer (/livez)", &address, |_| "/livez".to_owned());
     println!("peak {:.0} MiB", server.peak_mib());
 }
 
 /// Plain HTTP over one open connection, so that the client's own cost stays small.
-fn latencies(what: &str, address: &str, path: &str) {
+fn latencies(what: &str, address: &str, path: impl Fn(u64) -> String) {
     let mut connection = TcpStream::connect(address).expect("a connection");
     connection.set_nodelay(true).expect("a socket option");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
     let mut buffer = vec![0; 1 << 20];
     let mut millis = Vec::with_capacity(QUERIES);
     let mut size = 0;
     for i in 0..QUERIES + 100 {
+        let path = path(i as u64);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
         let begin = Instant::now();
         connection.write_all(request.as_bytes()).expect("a request");
         size = read_answer(&mut connection, &mut buffer);

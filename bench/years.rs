@@ -25,19 +25,21 @@ const VIEWS: &str = "
 pub fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = Day::parse("2024-01-01").expect("a day");
+    let variable = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     // Fewer, for a quick look at what does not depend on them.
-    let of_date = std::env::var("TRUEUP_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS_OF_DATE);
+    let of_date = variable("TRUEUP_EVENTS").unwrap_or(EVENTS_OF_DATE);
+    let dates = variable("TRUEUP_DATES").map_or(DATES, |dates| dates as i32);
     runtime().block_on(async {
         let history = History::open(folder.path(), VIEWS, BatchSettings::default()).await;
-        for number in 0..DATES {
+        for number in 0..dates {
             history.write_day(Day(first.0 + number), of_date, of_date, 10_000).await;
         }
-        println!("{DATES} dates, {} events", DATES as u64 * of_date);
+        println!("{dates} dates, {} events", dates as u64 * of_date);
         for view in ["counted", "averaged"] {
             history.run(view, true).await;
             let mut ratios = Vec::new();
             for round in 0..ROUNDS {
-                history.write_day(Day(first.0 + 100 * round as i32), 1_000, 1_000, 10_000).await;
+                history.write_day(Day(first.0 + dates / ROUNDS as i32 * round as i32), 1_000, 1_000, 10_000).await;
                 let (changed, short) = history.run(view, false).await;
                 let incremental = rows(&history, view).await;
                 let (full, long) = history.run(view, true).await;

@@ -10,6 +10,8 @@
 //! how events were split over them, or on whether some of them were merged before ([`merge_onto`]). Keys are translated once
 //! per key, not once per row; rows are merged by column.
 
+mod targets;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
 pub use crate::partial::layers::Layers;
 use crate::partial::query_budget::{Exceeded, QueryBudget};
-use crate::partial::rows::{RowIndex, RowLine, Spacing, WindowSpan};
+use crate::partial::rows::{RowIndex, Spacing, WindowSpan};
 use crate::partial::sessions::{SessionPiece, stitch};
 use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
@@ -32,6 +34,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
+use targets::Targets;
 
 /// The windows of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,83 +328,6 @@ fn candidates(spec: &MergeSpec<'_>, part: &Part, block: &Block) -> Range<usize> 
         // A row outside the range may belong to a session that starts inside.
         Window::Session { .. } => 0..block.len(),
         _ => block.candidates(&rows_of(spec, part)),
-    }
-}
-
-/// The rows of the merged table that the rows of a block belong to. A pane belongs to one row per window that covers it: one
-/// round for each.
-#[derive(Debug, Default)]
-struct Targets {
-    /// The row of every candidate, or [`NO_GROUP`] if it is excluded.
-    rounds: Vec<Vec<u32>>,
-    places: Vec<RowLine>,
-}
-
-impl Targets {
-    fn fill(
-        &mut self,
-        (spec, from): (&MergeSpec<'_>, WindowId),
-        panes: bool,
-        block: &Block,
-        candidates: Range<usize>,
-        translation: &[u32],
-        rows: &mut RowIndex,
-    ) -> Result<(), MergeError> {
-        self.rounds.iter_mut().for_each(Vec::clear);
-        if !panes && self.rounds.is_empty() {
-            self.rounds.push(Vec::with_capacity(candidates.len()));
-        }
-        self.places.clear();
-        let mut before = None;
-        // Neighbours mostly share their window.
-        for (done, (&window, &key)) in block.windows[candidates.clone()].iter().zip(&block.keys[candidates]).enumerate()
-        {
-            if before != Some(window) {
-                before = Some(window);
-                self.place((spec, from), panes, window, rows)?;
-            }
-            let key = translation[key as usize];
-            if !panes {
-                self.rounds[0].push(match self.places.first() {
-                    Some(place) if key != NO_GROUP => rows.row_of(*place, key),
-                    _ => NO_GROUP,
-                });
-                continue;
-            }
-            if self.rounds.len() < self.places.len() {
-                self.rounds.resize_with(self.places.len(), Vec::new);
-            }
-            for (round, place) in self.rounds.iter_mut().zip(&self.places) {
-                round.resize(done, NO_GROUP);
-                round.push(if key == NO_GROUP { NO_GROUP } else { rows.row_of(*place, key) });
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds the rows of a window or pane; outside the range there are none.
-    fn place(
-        &mut self,
-        (spec, from): (&MergeSpec<'_>, WindowId),
-        panes: bool,
-        window: WindowId,
-        rows: &RowIndex,
-    ) -> Result<(), MergeError> {
-        self.places.clear();
-        let inside = |id: WindowId| id >= from && id < spec.windows.end;
-        if panes {
-            spec.view.window.for_each_window(window.pane(), |id| {
-                if inside(id) {
-                    self.places.push(rows.place(spec.grain.start_of(id)));
-                }
-            });
-        } else if inside(window) {
-            if spec.grain.is_crossed(spec.view, window) {
-                return Err(MergeError::Crossed(Micros(window.0)));
-            }
-            self.places.push(rows.place(spec.grain.start_of(window)));
-        }
-        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Spacing {
 }
 
 /// The position at which the rows of one window are looked up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowLine {
     window: WindowId,
     line: usize,
