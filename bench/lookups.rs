@@ -27,49 +27,71 @@ const BATCH: usize = 8_192;
 const ROUNDS: usize = 20;
 const COUNTRIES: usize = 100;
 
-/// The measured views: a name, and the statement behind `SELECT`.
-const VIEWS: [(&str, &str); 4] = [
-    (
-        "without a join",
-        "country, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY TUMBLE(at, INTERVAL '1' HOUR), country",
-    ),
-    (
-        "LEFT JOIN, a dimension of the table",
-        "c.country, COUNT(*) AS n, SUM(amount) AS total FROM orders LEFT JOIN customers AS c ON customer = c.id
-         GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country",
-    ),
-    (
-        "JOIN, a dimension of the table",
-        "c.country, COUNT(*) AS n, SUM(amount) AS total FROM orders JOIN customers AS c ON customer = c.id
-         GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country",
-    ),
-    (
-        "LEFT JOIN, dimension and measure of the table",
-        "c.country, COUNT(*) AS n, SUM(c.weight) AS total FROM orders LEFT JOIN customers AS c ON customer = c.id
-         GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country",
-    ),
+const PLAIN: &str =
+    "country, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY TUMBLE(at, INTERVAL '1' HOUR), country";
+const JOINED: &str =
+    "c.country, COUNT(*) AS n, SUM(amount) AS total FROM orders LEFT JOIN customers AS c ON customer = c.id
+     GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country";
+
+/// Equal views that are measured together.
+struct Measured {
+    name: &'static str,
+    views: usize,
+    /// The statement behind `SELECT`.
+    select: &'static str,
+    /// The index of the same without a join.
+    without_join: usize,
+}
+
+const MEASURED: [Measured; 7] = [
+    Measured { name: "without a join", views: 1, select: PLAIN, without_join: 0 },
+    Measured { name: "LEFT JOIN, a dimension of the table", views: 1, select: JOINED, without_join: 0 },
+    Measured {
+        name: "JOIN, a dimension of the table",
+        views: 1,
+        select: "c.country, COUNT(*) AS n, SUM(amount) AS total FROM orders JOIN customers AS c ON customer = c.id
+                 GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country",
+        without_join: 0,
+    },
+    Measured {
+        name: "LEFT JOIN, dimension and measure of the table",
+        views: 1,
+        select:
+            "c.country, COUNT(*) AS n, SUM(c.weight) AS total FROM orders LEFT JOIN customers AS c ON customer = c.id
+                 GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), c.country",
+        without_join: 0,
+    },
+    Measured {
+        name: "LEFT JOIN, only a measure of the table",
+        views: 1,
+        select: "orders.country, COUNT(*) AS n, SUM(c.weight) AS total FROM orders LEFT JOIN customers AS c ON customer = c.id
+                 GROUP BY TUMBLE(orders.at, INTERVAL '1' HOUR), orders.country",
+        without_join: 0,
+    },
+    Measured { name: "four views without a join", views: 4, select: PLAIN, without_join: 5 },
+    Measured { name: "four views, LEFT JOIN", views: 4, select: JOINED, without_join: 5 },
 ];
 
 /// Measures and prints.
 pub fn measure() {
-    let definitions: Vec<Definitions> = VIEWS.iter().map(|(_, select)| parsed(select)).collect();
+    let definitions: Vec<Definitions> = MEASURED.iter().map(|measured| parsed(measured.select)).collect();
     let batches = batches(&definitions[0]);
     let all: Vec<Lookups> = definitions.iter().map(lookups).collect();
     println!(
         "{EVENTS} events, {ROWS} rows, keys at random, batches of {BATCH}, each with its best of {ROUNDS} rounds taken in turn"
     );
-    let mut best = vec![vec![u128::MAX; batches.len()]; VIEWS.len()];
+    let mut best = vec![vec![u128::MAX; batches.len()]; MEASURED.len()];
     for _ in 0..ROUNDS {
-        for ((definitions, lookups), best) in definitions.iter().zip(&all).zip(&mut best) {
-            let times = fold(definitions, lookups, &batches);
+        for (((measured, definitions), lookups), best) in MEASURED.iter().zip(&definitions).zip(&all).zip(&mut best) {
+            let times = fold(measured.views, definitions, lookups, &batches);
             best.iter_mut().zip(times).for_each(|(best, time)| *best = time.min(*best));
         }
     }
     let best: Vec<f64> = best.iter().map(|batches| batches.iter().sum::<u128>() as f64 / EVENTS as f64).collect();
     println!("\n{:<48} {:>10} {:>16} {:>14}", "", "ns/event", "x without join", "bytes/row");
-    for (((name, _), ns), lookups) in VIEWS.iter().zip(&best).zip(&all) {
+    for ((Measured { name, without_join, .. }, ns), lookups) in MEASURED.iter().zip(&best).zip(&all) {
         let bytes = lookups.tables().map(|table| table.status().bytes as f64 / ROWS as f64).sum::<f64>() + 0.0;
-        println!("{name:<48} {ns:>10.1} {:>16.2} {bytes:>14.0}", ns / best[0]);
+        println!("{name:<48} {ns:>10.1} {:>16.2} {bytes:>14.0}", ns / best[*without_join]);
     }
 }
 
@@ -112,16 +134,22 @@ fn lookups(definitions: &Definitions) -> Lookups {
     lookups
 }
 
-/// Nanoseconds of each batch.
-fn fold(definitions: &Definitions, lookups: &Lookups, batches: &[RecordBatch]) -> Vec<u128> {
+/// Nanoseconds of each batch, in `views` equal views.
+fn fold(views: usize, definitions: &Definitions, lookups: &Lookups, batches: &[RecordBatch]) -> Vec<u128> {
     let (stream, view) = (&definitions.streams[1], Arc::new(definitions.views[0].clone()));
-    let plan = FoldPlan::new(Arc::clone(&view), stream).and_then(|plan| plan.joined(lookups));
-    let mut plan = plan.expect("a plan");
-    let mut accumulator = Accumulator::new(view, Arc::clone(&plan.layout), Precision::Sketch);
+    let plan = || {
+        let plan = FoldPlan::new(Arc::clone(&view), stream).and_then(|plan| plan.joined(lookups)).expect("a plan");
+        let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout), Precision::Sketch);
+        (plan, accumulator)
+    };
+    let mut views: Vec<(FoldPlan, Accumulator)> = (0..views).map(|_| plan()).collect();
     let mut offset = 0;
     let mut fold = |batch: &RecordBatch| {
         let begin = Instant::now();
-        plan.fold(batch, Partition(0), Offset(offset), &mut SharedKeys::default(), &mut accumulator).expect("folds");
+        let mut shared = SharedKeys::default();
+        for (plan, accumulator) in &mut views {
+            plan.fold(batch, Partition(0), Offset(offset), &mut shared, accumulator).expect("folds");
+        }
         offset += batch.num_rows() as u64;
         begin.elapsed().as_nanos()
     };

@@ -12,7 +12,7 @@ use shared::evaluate::pieces::FailedRow;
 use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::lookup::join::{EventJoin, LookupError};
+use shared::lookup::join::{EventJoin, LookupError, SharedLookups};
 use shared::lookup::table::Lookups;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
 use shared::partial::batch_keys::BatchKeys;
@@ -105,12 +105,12 @@ impl FoldPlan {
     }
 
     /// The events with their joined columns; `None`: there are none.
-    fn joined_rows(&self, rows: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+    fn joined_rows(&self, rows: &RecordBatch, known: &mut SharedLookups) -> Result<Option<RecordBatch>, ArrowError> {
         let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
-        self.join.as_ref().map(|join| join.extend(rows, times)).transpose()
+        self.join.as_ref().map(|join| join.extend(rows, times, known)).transpose()
     }
 
-    /// Folds events of one partition; the first one has offset `first`. `keys`: of the same rows, shared with other views.
+    /// Folds events of one partition; the first one has offset `first`. `keys` and what was looked up: of the same rows, shared with other views.
     pub fn fold(
         &mut self,
         rows: &RecordBatch,
@@ -120,11 +120,8 @@ impl FoldPlan {
         into: &mut Accumulator,
     ) -> Result<FoldVerdicts, FoldError> {
         let mut verdicts = FoldVerdicts::default();
-        let joined = self.joined_rows(rows)?;
+        let joined = self.joined_rows(rows, &mut keys.lookups)?;
         let rows = joined.as_ref().unwrap_or(rows);
-        // The same expressions over other joins have other values.
-        let mut of_joined = SharedKeys::default();
-        let keys = if joined.is_some() { &mut of_joined } else { keys };
         let erased = self.erased(rows);
         let expressions = Arc::clone(&self.expressions);
         expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |mut events| {
@@ -157,7 +154,11 @@ impl FoldPlan {
         let (piece, first) = (&rows.slice(range.start, range.len()), first.0 + range.start as u64);
         // The values of a failed event mean nothing to other views.
         let keys = match failed.is_empty() {
-            true => keys.of(&self.dimensions, &range, &self.layout, &dimensions)?,
+            true => {
+                // The same expressions over other joins have other values.
+                let expressions = self.join.is_none().then_some(&self.dimensions);
+                keys.of(expressions, &range, &self.layout, &dimensions)?
+            }
             false => Arc::new(BatchKeys::new(&self.layout, &dimensions)?),
         };
         let late = self.judge(piece, &keys, &mut selected);
@@ -210,7 +211,7 @@ impl FoldPlan {
             return Ok(false);
         }
         let expressions = Arc::clone(&self.expressions);
-        let joined = self.joined_rows(rows)?;
+        let joined = self.joined_rows(rows, &mut SharedLookups::default())?;
         let rows = joined.as_ref().unwrap_or(rows);
         let erased = self.erased(rows);
         expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |mut events| {

@@ -1,5 +1,5 @@
-//! Holds batches of the log while the views of a partition fold them: joined once, with the keys of each set of dimensions
-//! encoded once, whatever the number of views.
+//! Holds batches of the log while the views of a partition fold them: made one batch once, with the rows of tables looked up once and the
+//! keys of each set of dimensions encoded once, whatever the number of views.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use shared::handoff::LogBatch;
+use shared::lookup::join::SharedLookups;
 use shared::partial::batch_keys::BatchKeys;
 use shared::partial::keys::KeyLayout;
 use shared::scalar::Scalar;
@@ -45,35 +46,52 @@ pub fn join(batches: &[Arc<LogBatch>]) -> Result<RecordBatch, ArrowError> {
     }
 }
 
-/// The keys of the rows of one batch, for each set of dimensions that a view asked for.
+/// The keys of the rows of one batch, for each set of dimensions that a view asked for, and the rows of tables that they see.
 #[derive(Debug, Default)]
 pub struct SharedKeys {
     known: Vec<KnownKeys>,
+    pub lookups: SharedLookups,
 }
 
 #[derive(Debug)]
 struct KnownKeys {
-    dimensions: Arc<[Scalar]>,
+    expressions: Option<Arc<[Scalar]>>,
+    values: Vec<ArrayRef>,
     rows: Range<usize>,
     keys: Arc<BatchKeys>,
 }
 
+impl KnownKeys {
+    fn are_of(&self, expressions: Option<&Arc<[Scalar]>>, rows: &Range<usize>, values: &[ArrayRef]) -> bool {
+        let are_same = || self.values.len() == values.len() && self.values.iter().zip(values).all(is_same);
+        self.rows == *rows && (expressions.is_some() && self.expressions.as_ref() == expressions || are_same())
+    }
+}
+
+fn is_same((one, other): (&ArrayRef, &ArrayRef)) -> bool {
+    Arc::ptr_eq(one, other)
+}
+
 impl SharedKeys {
-    /// Returns the keys of the rows `rows`, for which the expressions `dimensions` have `values`. Every expression has one
-    /// value for each of these rows, so views with the same expressions share keys.
+    /// Returns the keys of the rows `rows`, for which the dimensions have `values`. Views share keys if they have the same columns of values,
+    /// or the same `expressions`, if these have one value for each row, whatever the view.
     pub fn of(
         &mut self,
-        dimensions: &Arc<[Scalar]>,
+        expressions: Option<&Arc<[Scalar]>>,
         rows: &Range<usize>,
         layout: &KeyLayout,
         values: &[ArrayRef],
     ) -> Result<Arc<BatchKeys>, ArrowError> {
-        if let Some(known) = self.known.iter().find(|known| known.rows == *rows && known.dimensions == *dimensions) {
+        if let Some(known) = self.known.iter().find(|known| known.are_of(expressions, rows, values)) {
             return Ok(Arc::clone(&known.keys));
         }
         let keys = Arc::new(BatchKeys::new(layout, values)?);
-        let (dimensions, rows) = (Arc::clone(dimensions), rows.clone());
-        self.known.push(KnownKeys { dimensions, rows, keys: Arc::clone(&keys) });
+        self.known.push(KnownKeys {
+            expressions: expressions.cloned(),
+            values: values.to_vec(),
+            rows: rows.clone(),
+            keys: Arc::clone(&keys),
+        });
         Ok(keys)
     }
 }
@@ -98,12 +116,26 @@ mod tests {
             parsed.views[view].dimensions.iter().map(|dimension| dimension.expression.clone()).collect()
         };
         let layout = KeyLayout::new(vec![DataType::BigInt]).expect("a layout");
-        let values: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![1, 2]))];
+        let column = || -> [ArrayRef; 1] { [Arc::new(Int64Array::from(vec![1, 2]))] };
         let mut shared = SharedKeys::default();
-        let mut keys = |view, rows: Range<usize>| shared.of(&dimensions(view), &rows, &layout, &values).expect("keys");
+        let mut keys = |view, rows| shared.of(Some(&dimensions(view)), &rows, &layout, &column()).expect("keys");
         let first = keys(0, 0..2);
         assert!(Arc::ptr_eq(&first, &keys(1, 0..2)));
         assert!(!Arc::ptr_eq(&first, &keys(2, 0..2)), "other dimensions");
         assert!(!Arc::ptr_eq(&first, &keys(0, 2..4)), "other rows");
+    }
+
+    #[test]
+    fn joined_views_share_the_keys_of_the_same_columns_of_values() {
+        let layout = KeyLayout::new(vec![DataType::BigInt]).expect("a layout");
+        let column = || -> ArrayRef { Arc::new(Int64Array::from(vec![1, 2])) };
+        let (one, other) = (column(), column());
+        let mut shared = SharedKeys::default();
+        let mut keys =
+            |values: &ArrayRef, rows| shared.of(None, &rows, &layout, std::slice::from_ref(values)).expect("keys");
+        let first = keys(&one, 0..2);
+        assert!(Arc::ptr_eq(&first, &keys(&one, 0..2)));
+        assert!(!Arc::ptr_eq(&first, &keys(&other, 0..2)), "of another join");
+        assert!(!Arc::ptr_eq(&first, &keys(&one, 2..4)), "other rows");
     }
 }

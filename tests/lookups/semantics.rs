@@ -164,6 +164,44 @@ fn a_join_is_a_part_of_the_definition() {
 }
 
 #[test]
+fn views_that_join_by_different_columns_have_different_rows_of_one_table() {
+    let view = |name: &str, key: &str| {
+        format!(
+            "CREATE VIEW {name} AS SELECT country, COUNT(*) AS n FROM moves LEFT JOIN customers ON {key} = customers.id
+             GROUP BY country;"
+        )
+    };
+    let world = World::new(&format!(
+        "CREATE TABLE customers (id BIGINT PRIMARY KEY, country STRING, updated_at TIMESTAMP) WITH (event_time = 'updated_at');
+         CREATE STREAM moves (buyer BIGINT, seller BIGINT, at TIMESTAMP) WITH (event_time = 'at');
+         {}{}{}",
+        view("buyers", "buyer"),
+        view("sellers", "seller"),
+        view("buyers_again", "buyer"),
+    ));
+    world.post(
+        "/v1/events/customers",
+        customer(1, "IE", "2026-01-01T00:00:00Z") + &customer(2, "DE", "2026-01-01T00:00:00Z"),
+    );
+    let moved = |buyer: i64, seller: i64| json!({"buyer": buyer, "seller": seller, "at": "2026-01-02T00:00:00Z"});
+    let events = [moved(1, 2), moved(1, 2), moved(1, 1), moved(3, 2)].map(|event| event.to_string()).join("\n");
+    assert_eq!(world.post("/v1/events/moves", events).status, 200);
+    for (name, expected) in [
+        ("buyers", json!([[null, 1], ["IE", 3]])),
+        ("sellers", json!([["DE", 3], ["IE", 1]])),
+        ("buyers_again", json!([[null, 1], ["IE", 3]])),
+    ] {
+        let answer = world.rows(name, "");
+        let rows = answer["rows"].as_array().expect("rows").iter();
+        let mut found: Vec<Value> = rows.map(|row| json!([row["country"], row["n"]])).collect();
+        found.sort_by_key(ToString::to_string);
+        let mut expected = expected.as_array().expect("rows").clone();
+        expected.sort_by_key(ToString::to_string);
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
 fn commands_know_joins() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");

@@ -20,7 +20,7 @@ use shared::evaluate::{column, from_polars, to_polars};
 use shared::failed_events::FailedEvent;
 use shared::ids::{Offset, Partition};
 use shared::lookup::definition::joined_column;
-use shared::lookup::join::EventJoin;
+use shared::lookup::join::{EventJoin, SharedLookups};
 use shared::lookup::table::Lookups;
 use shared::scalar::Scalar;
 use shared::stream::system_columns;
@@ -121,7 +121,7 @@ impl ArchiveQuery {
             });
             let rows = record_batch(columns.collect::<Result<Vec<_>, RunFailure>>()?, frame.height())?;
             let rows = match &bounded.join {
-                Some(join) => join.extend(&rows, &places.times)?,
+                Some(join) => join.extend(&rows, &places.times, &mut SharedLookups::default())?,
                 None => rows,
             };
             let mut flow = ControlFlow::Continue(());

@@ -23,7 +23,8 @@ mod translate;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::DataType as ArrowType;
 use arrow::record_batch::RecordBatch;
 use polars::prelude::{Column, DataFrame, IntoColumn, IntoLazy, OptFlags, PolarsError, PolarsResult};
@@ -36,7 +37,7 @@ use self::pieces::{EvaluationLimits, evaluate_within};
 use self::translate::translated;
 pub use self::translate::{column, to_polars};
 use crate::partial::query_budget::{Exceeded, QueryBudget};
-use crate::scalar::Scalar;
+use crate::scalar::{Node, Scalar};
 
 /// The reason why expressions could not be evaluated. But for the limits, a user's text cannot cause it: it is a defect here
 /// or in Polars.
@@ -101,14 +102,44 @@ fn attempt(
         let columns = rows.num_columns();
         rows.columns().get(index).ok_or(EvaluateError::NoSuchColumn { index, columns })
     };
-    let computed: Vec<&Scalar> = scalars.iter().copied().filter(|scalar| scalar.as_column().is_none()).collect();
+    let is_direct = |scalar: &Scalar| scalar.as_column().is_some() || as_null_check(scalar).is_some();
+    let computed: Vec<&Scalar> = scalars.iter().copied().filter(|scalar| !is_direct(scalar)).collect();
     let (results, failed) = if computed.is_empty() { Default::default() } else { compute(&computed, rows, limits)? };
     let mut results = results.into_iter();
-    let result = |scalar: &&Scalar| match scalar.as_column() {
-        Some(index) => column(index).cloned(),
-        None => Ok(results.next().expect("one result per computed expression")),
+    let result = |scalar: &&Scalar| match (scalar.as_column(), as_null_check(scalar)) {
+        (Some(index), _) => column(index).cloned(),
+        (None, Some(NullCheck { column: index, is_null })) => Ok(null_check(column(index)?, is_null)),
+        (None, None) => Ok(results.next().expect("one result per computed expression")),
     };
     Ok((scalars.iter().map(result).collect::<Result<_, _>>()?, failed))
+}
+
+/// `column IS [NOT] NULL`, the condition of an inner join: it needs no more than the bits of the column.
+struct NullCheck {
+    column: usize,
+    is_null: bool,
+}
+
+fn as_null_check(scalar: &Scalar) -> Option<NullCheck> {
+    let (is_null, of) = match &scalar.node {
+        Node::IsNull(of) => (true, of),
+        Node::Not(not) => match &not.node {
+            Node::IsNull(of) => (false, of),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    of.as_column().map(|column| NullCheck { column, is_null })
+}
+
+fn null_check(column: &ArrayRef, is_null: bool) -> ArrayRef {
+    let bits = match column.logical_nulls() {
+        None if is_null => BooleanBuffer::new_unset(column.len()),
+        None => BooleanBuffer::new_set(column.len()),
+        Some(nulls) if is_null => !nulls.inner(),
+        Some(nulls) => nulls.into_inner(),
+    };
+    Arc::new(BooleanArray::new(bits, None))
 }
 
 fn compute(

@@ -202,11 +202,19 @@ fn evaluated(
     limits: EvaluationLimits<'_>,
 ) -> Result<(Vec<ArrayRef>, Vec<u32>), EvaluateError> {
     let (columns, failed) = attempt(scalars, rows, limits)?;
-    let bytes: usize = columns.iter().map(text_bytes).sum();
-    match bytes > limits.texts.piece_bytes_max {
-        true => Err(EvaluateError::TooLarge { bytes_max: limits.texts.piece_bytes_max }),
+    let bytes_max = limits.texts.piece_bytes_max;
+    let are_large = |bytes: &dyn Fn(&ArrayRef) -> usize| columns.iter().map(bytes).sum::<usize>() > bytes_max;
+    match are_large(&text_bytes_at_most) && are_large(&text_bytes) {
+        true => Err(EvaluateError::TooLarge { bytes_max }),
         false => Ok((columns, failed)),
     }
+}
+
+/// A bound of [`text_bytes`] that does not read every code.
+fn text_bytes_at_most(column: &ArrayRef) -> usize {
+    let Some(coded) = column.as_dictionary_opt::<UInt16Type>() else { return text_bytes(column) };
+    let longest = coded.values().as_string_view().lengths().max().unwrap_or_default();
+    (longest as usize).saturating_mul(column.len())
 }
 
 /// The bytes of the texts of a column, repeated ones included; 0 for columns of other types.

@@ -2,5 +2,6 @@
 
 mod bounds;
 mod interpreter;
+mod null_checks;
 mod random;
 mod table;

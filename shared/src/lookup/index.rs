@@ -1,12 +1,13 @@
 //! Finds the versions of rows by the keys of the rows.
 //!
 //! The newest version of a row is in the [table of keys](super::key_table) itself, because most events see it: such an event reads one line
-//! of memory. Keys in random order miss the caches of the processor, so some keys at a time are looked at before the first is followed:
-//! their accesses to memory do not wait for each other. A row with several versions, or one that is deleted, has a [`History`] besides.
+//! of memory. Keys in random order miss the caches of the processor, so the lines of some keys at a time are touched before the first is
+//! read: their accesses to memory do not wait for each other. A row with several versions, or one that is deleted, has a [`History`] besides.
 //!
 //! Values are elsewhere: a version has the number of its row.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hint::black_box;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
@@ -17,7 +18,7 @@ use smallvec::smallvec;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::history::{History, Version, VoidDeletion};
-use super::key_table::{FirstLook, KeyTable, NO_HISTORY, Newest};
+use super::key_table::{Key, KeyTable, NO_HISTORY, Newest, NumberTable, TextTable};
 use super::values::{NO_ROW, grow};
 use crate::types::DataType;
 
@@ -27,11 +28,7 @@ const STAGE_KEYS: usize = 256;
 /// The rows of a table by key.
 #[derive(Debug)]
 pub(super) struct RowIndex {
-    /// The type of the keys as they are read.
-    key_type: ArrowType,
-    /// Of the hashes of texts: without it, texts with the same hash cannot be chosen.
-    seed: u64,
-    newest: KeyTable,
+    newest: NewestRows,
     /// Of the rows that have not exactly one version, or whose last version is a deletion.
     histories: Vec<History>,
     /// Places of the changes that wrote the rows, by number.
@@ -41,37 +38,124 @@ pub(super) struct RowIndex {
     versions: usize,
 }
 
-/// The keys of a batch.
+/// The newest versions, by the keys of their rows.
+#[derive(Debug)]
+enum NewestRows {
+    Numbers(NumberTable),
+    Texts {
+        table: TextTable,
+        /// Of the hashes: without it, texts with the same hash cannot be chosen.
+        seed: u64,
+    },
+}
+
+/// The key of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowKey {
+    Number(u64),
+    /// 96 bits of its hash.
+    Text([u32; 3]),
+}
+
+/// The keys of a batch. That of NULL means nothing.
 #[derive(Debug)]
 pub(super) struct BatchRowKeys {
-    keys: Vec<u128>,
+    keys: KeyColumn,
     nulls: Option<NullBuffer>,
 }
 
+#[derive(Debug)]
+enum KeyColumn {
+    Numbers(Vec<u64>),
+    Texts(Vec<[u32; 3]>),
+}
+
 impl BatchRowKeys {
-    /// The key of each row; that of NULL means nothing.
-    pub fn keys(&self) -> &[u128] {
-        &self.keys
+    /// Returns the key of a row.
+    pub fn key(&self, row: usize) -> RowKey {
+        match &self.keys {
+            KeyColumn::Numbers(keys) => RowKey::Number(keys[row]),
+            KeyColumn::Texts(keys) => RowKey::Text(keys[row]),
+        }
+    }
+
+    /// Returns the number of rows.
+    pub fn len(&self) -> usize {
+        match &self.keys {
+            KeyColumn::Numbers(keys) => keys.len(),
+            KeyColumn::Texts(keys) => keys.len(),
+        }
+    }
+}
+
+impl NewestRows {
+    /// Returns no rows, with keys of the same kind.
+    fn emptied(&self) -> NewestRows {
+        match self {
+            NewestRows::Numbers(_) => NewestRows::Numbers(KeyTable::new()),
+            NewestRows::Texts { seed, .. } => NewestRows::Texts { table: KeyTable::new(), seed: *seed },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            NewestRows::Numbers(table) => table.bytes(),
+            NewestRows::Texts { table, .. } => table.bytes(),
+        }
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(RowKey, Newest)) {
+        match self {
+            NewestRows::Numbers(table) => table.iter().for_each(|(key, newest)| each(RowKey::Number(key), newest)),
+            NewestRows::Texts { table, .. } => table.iter().for_each(|(key, newest)| each(RowKey::Text(key), newest)),
+        }
+    }
+
+    /// Returns the place of the row with a key; `None`: there was none, and `newest` is added. Keys are those of the column of keys.
+    fn find_or_add(&mut self, key: RowKey, newest: Newest) -> Option<usize> {
+        match (self, key) {
+            (NewestRows::Numbers(table), RowKey::Number(key)) => table.find_or_add(key, newest),
+            (NewestRows::Texts { table, .. }, RowKey::Text(key)) => table.find_or_add(key, newest),
+            (NewestRows::Numbers(_), RowKey::Text(_)) | (NewestRows::Texts { .. }, RowKey::Number(_)) => None,
+        }
+    }
+
+    fn find(&self, key: RowKey) -> Option<usize> {
+        match (self, key) {
+            (NewestRows::Numbers(table), RowKey::Number(key)) => table.find(key),
+            (NewestRows::Texts { table, .. }, RowKey::Text(key)) => table.find(key),
+            (NewestRows::Numbers(_), RowKey::Text(_)) | (NewestRows::Texts { .. }, RowKey::Number(_)) => None,
+        }
+    }
+
+    fn newest(&self, place: usize) -> Newest {
+        match self {
+            NewestRows::Numbers(table) => table.newest(place),
+            NewestRows::Texts { table, .. } => table.newest(place),
+        }
+    }
+
+    fn set(&mut self, place: usize, newest: Newest) {
+        match self {
+            NewestRows::Numbers(table) => table.set(place, newest),
+            NewestRows::Texts { table, .. } => table.set(place, newest),
+        }
     }
 }
 
 impl RowIndex {
     /// Returns no rows, with keys of this type: STRING, INT or BIGINT.
     pub fn new(key: DataType) -> RowIndex {
-        let key_type = if key == DataType::String { ArrowType::Utf8View } else { ArrowType::Int64 };
-        RowIndex::empty(key_type, RandomState::new().build_hasher().finish())
+        RowIndex::empty(match key {
+            DataType::String => {
+                NewestRows::Texts { table: KeyTable::new(), seed: RandomState::new().build_hasher().finish() }
+            }
+            _ => NewestRows::Numbers(KeyTable::new()),
+        })
     }
 
-    fn empty(key_type: ArrowType, seed: u64) -> RowIndex {
-        RowIndex {
-            key_type,
-            seed,
-            newest: KeyTable::new(),
-            histories: Vec::new(),
-            positions: Vec::new(),
-            history_bytes: 0,
-            versions: 0,
-        }
+    fn empty(newest: NewestRows) -> RowIndex {
+        RowIndex { newest, histories: Vec::new(), positions: Vec::new(), history_bytes: 0, versions: 0 }
     }
 
     /// Number of versions.
@@ -89,13 +173,23 @@ impl RowIndex {
 
     /// Returns the keys in `column`. A value that no key can have is NULL.
     pub fn keys_of(&self, column: &ArrayRef) -> Result<BatchRowKeys, ArrowError> {
-        let column = if *column.data_type() == self.key_type { column.clone() } else { cast(column, &self.key_type)? };
-        let keys = match column.as_primitive_opt::<Int64Type>() {
-            Some(numbers) => numbers.values().iter().map(|key| u128::from(key.cast_unsigned())).collect(),
-            None => {
+        let read_as = match self.newest {
+            NewestRows::Numbers(_) => ArrowType::Int64,
+            NewestRows::Texts { .. } => ArrowType::Utf8View,
+        };
+        let column = if *column.data_type() == read_as { column.clone() } else { cast(column, &read_as)? };
+        let keys = match &self.newest {
+            NewestRows::Numbers(_) => {
+                let numbers = column.as_primitive::<Int64Type>().values();
+                KeyColumn::Numbers(numbers.iter().map(|key| key.cast_unsigned()).collect())
+            }
+            NewestRows::Texts { seed, .. } => {
                 let texts = column.as_string_view();
-                let hash = |row| xxh3_128_with_seed(texts.value(row).as_bytes(), self.seed);
-                (0..texts.len()).map(hash).collect()
+                let hash = |row| {
+                    let hash = xxh3_128_with_seed(texts.value(row).as_bytes(), *seed);
+                    [hash as u32, (hash >> 32) as u32, (hash >> 64) as u32]
+                };
+                KeyColumn::Texts((0..texts.len()).map(hash).collect())
             }
         };
         Ok(BatchRowKeys { keys, nulls: column.nulls().cloned() })
@@ -103,15 +197,14 @@ impl RowIndex {
 
     /// Returns the number of the row that an event with each key and time sees, or [`NO_ROW`].
     pub fn as_of(&self, BatchRowKeys { keys, nulls }: &BatchRowKeys, times: &[i64]) -> Vec<u32> {
-        let mut rows = Vec::with_capacity(keys.len());
-        let mut looks: Vec<FirstLook> = Vec::with_capacity(STAGE_KEYS);
-        for (keys, times) in keys.chunks(STAGE_KEYS).zip(times.chunks(STAGE_KEYS)) {
-            looks.clear();
-            looks.extend(keys.iter().map(|key| self.newest.first_look(*key)));
-            rows.extend(looks.iter().zip(keys.iter().zip(times)).map(|(look, (key, time))| {
-                self.newest.after(*look, *key).map_or(NO_ROW, |newest| self.seen(newest, *time))
-            }));
-        }
+        let mut rows = match (&self.newest, keys) {
+            (NewestRows::Numbers(table), KeyColumn::Numbers(keys)) => self.seen_in(table, keys, times),
+            (NewestRows::Texts { table, .. }, KeyColumn::Texts(keys)) => self.seen_in(table, keys, times),
+            // Keys of another table: no row has them.
+            (NewestRows::Numbers(_), KeyColumn::Texts(_)) | (NewestRows::Texts { .. }, KeyColumn::Numbers(_)) => {
+                vec![NO_ROW; times.len()]
+            }
+        };
         if let Some(nulls) = nulls {
             let of_rows = rows.iter_mut().zip(nulls);
             of_rows.filter(|(_, is_valid)| !is_valid).for_each(|(row, _)| *row = NO_ROW);
@@ -119,8 +212,22 @@ impl RowIndex {
         rows
     }
 
-    #[inline]
-    fn seen(&self, newest: &Newest, time: i64) -> u32 {
+    fn seen_in<K: Key, const ROWS: usize>(&self, table: &KeyTable<K, ROWS>, keys: &[K], times: &[i64]) -> Vec<u32> {
+        let mut rows = Vec::with_capacity(keys.len());
+        let mut lines: Vec<u32> = Vec::with_capacity(STAGE_KEYS);
+        for (keys, times) in keys.chunks(STAGE_KEYS).zip(times.chunks(STAGE_KEYS)) {
+            lines.clear();
+            lines.extend(keys.iter().map(|key| table.first_line(*key)));
+            black_box(lines.iter().fold(0, |read, line| read ^ table.touch(*line)));
+            rows.extend(lines.iter().zip(keys.iter().zip(times)).map(|(line, (key, time))| {
+                let Some(place) = table.place_in(*line, *key) else { return NO_ROW };
+                table.certain(place, *time).unwrap_or_else(|| self.seen(table.newest(place), *time))
+            }));
+        }
+        rows
+    }
+
+    fn seen(&self, newest: Newest, time: i64) -> u32 {
         match newest.history {
             _ if newest.time <= time => newest.row,
             NO_HISTORY => NO_ROW,
@@ -129,60 +236,56 @@ impl RowIndex {
     }
 
     /// Adds the row that a change writes. Changes are added in their order.
-    pub fn write(&mut self, key: u128, version: Version) -> Option<VoidDeletion> {
+    pub fn write(&mut self, key: RowKey, version: Version) -> Option<VoidDeletion> {
         let Version { time, position, row } = version;
         let more = (row as usize + 1).saturating_sub(self.positions.len());
         grow(&mut self.positions, more);
         self.positions.resize(self.positions.len() + more, 0);
         self.positions[row as usize] = position;
-        let Some(newest) = self.newest.find_or_add(Newest { key, time, row, history: NO_HISTORY }) else {
+        let Some(place) = self.newest.find_or_add(key, Newest { time, row, history: NO_HISTORY }) else {
             self.versions += 1;
             return None;
         };
-        let history = Self::history_of(&mut self.histories, &self.positions, newest);
-        let (bytes, versions) = (history.heap_bytes(), history.0.len());
-        let void = history.write(version);
-        newest.follow(history);
-        self.history_bytes = self.history_bytes + history.heap_bytes() - bytes;
-        self.versions = self.versions + history.0.len() - versions;
-        void
+        self.change(place, |history| history.write(version))
     }
 
     /// Adds a deletion that was accepted at `accepted_at`. Of a row that is not known it means nothing.
-    pub fn delete(&mut self, key: u128, accepted_at: i64, position: u64) {
-        let Some(newest) = self.newest.find_mut(key) else { return };
-        let history = Self::history_of(&mut self.histories, &self.positions, newest);
+    pub fn delete(&mut self, key: RowKey, accepted_at: i64, position: u64) {
+        if let Some(place) = self.newest.find(key) {
+            self.change(place, |history| history.delete(accepted_at, position));
+        }
+    }
+
+    /// Changes the history of the row at a place, which has one from now on.
+    fn change<T>(&mut self, place: usize, change: impl FnOnce(&mut History) -> T) -> T {
+        let mut newest = self.newest.newest(place);
+        if newest.history == NO_HISTORY {
+            newest.history = self.histories.len() as u32;
+            grow(&mut self.histories, 1);
+            self.histories.push(History(smallvec![newest.version(&self.positions)]));
+        }
+        let history = &mut self.histories[newest.history as usize];
         let (bytes, versions) = (history.heap_bytes(), history.0.len());
-        history.delete(accepted_at, position);
+        let result = change(history);
         newest.follow(history);
         self.history_bytes = self.history_bytes + history.heap_bytes() - bytes;
         self.versions = self.versions + history.0.len() - versions;
-    }
-
-    /// The history of a row, which has one from now on.
-    fn history_of<'h>(histories: &'h mut Vec<History>, positions: &[u64], newest: &mut Newest) -> &'h mut History {
-        if newest.history == NO_HISTORY {
-            newest.history = histories.len() as u32;
-            grow(histories, 1);
-            histories.push(History(smallvec![newest.version(positions)]));
-        }
-        &mut histories[newest.history as usize]
+        self.newest.set(place, newest);
+        result
     }
 
     /// Calls `each` with the versions of every row.
-    pub fn for_each_row(&self, each: &mut dyn FnMut(u128, &[Version])) {
-        for newest in self.newest.iter() {
-            match newest.history {
-                NO_HISTORY => each(newest.key, &[newest.version(&self.positions)]),
-                history => each(newest.key, &self.histories[history as usize].0),
-            }
-        }
+    pub fn for_each_row(&self, each: &mut dyn FnMut(RowKey, &[Version])) {
+        self.newest.for_each(&mut |key, newest| match newest.history {
+            NO_HISTORY => each(key, &[newest.version(&self.positions)]),
+            history => each(key, &self.histories[history as usize].0),
+        });
     }
 
     /// Keeps the versions that `keeps` says, which learns whether each is the last of its row, and numbers their rows from 0. Returns the
     /// numbers that these had.
     pub fn retain(&mut self, keeps: &dyn Fn(bool, &Version) -> bool) -> Vec<u32> {
-        let mut kept = RowIndex::empty(self.key_type.clone(), self.seed);
+        let mut kept = RowIndex::empty(self.newest.emptied());
         let mut rows = Vec::new();
         self.for_each_row(&mut |key, versions| {
             let of_row = versions.iter().enumerate().filter(|(at, version)| keeps(at + 1 == versions.len(), version));
@@ -204,17 +307,17 @@ impl RowIndex {
     }
 
     /// Adds a row with all its versions, unless there are none.
-    fn put(&mut self, key: u128, mut history: History) {
+    fn put(&mut self, key: RowKey, mut history: History) {
         let Some(Version { time, row, .. }) = history.0.last().copied() else { return };
         self.versions += history.0.len();
-        let mut newest = Newest { key, time, row, history: NO_HISTORY };
+        let mut newest = Newest { time, row, history: NO_HISTORY };
         if history.0.len() > 1 || row == NO_ROW {
             history.0.shrink_to_fit();
             self.history_bytes += history.heap_bytes();
             newest.history = self.histories.len() as u32;
             self.histories.push(history);
         }
-        self.newest.find_or_add(newest);
+        self.newest.find_or_add(key, newest);
     }
 }
 
@@ -249,9 +352,9 @@ mod tests {
         let mut index = RowIndex::new(data_type);
         let numbers: Vec<i64> = (0..KEYS).step_by(2).collect();
         let keys = index.keys_of(&column(&numbers)).expect("keys");
-        for (number, key) in numbers.iter().zip(keys.keys()) {
+        for (at, number) in numbers.iter().enumerate() {
             let row = *number as u32 / 2;
-            assert_eq!(index.write(*key, Version { time: *number, position: u64::from(row), row }), None);
+            assert_eq!(index.write(keys.key(at), Version { time: *number, position: u64::from(row), row }), None);
         }
         index
     }

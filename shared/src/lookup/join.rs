@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
 use super::definition::{JoinTable, joined_column, joined_index};
-use super::table::{JoinedColumn, LookupTable, Lookups};
+use super::table::{JoinedColumn, LookupTable, Lookups, SeenColumns};
 use super::values::Form;
 use crate::ids::StreamName;
 use crate::view::View;
@@ -37,6 +37,21 @@ struct JoinStep {
     on: usize,
     /// The columns to add.
     columns: Vec<JoinedColumn>,
+}
+
+/// What views have looked up for the same events: each table once for each column of keys, whatever the number of views.
+#[derive(Debug, Default)]
+pub struct SharedLookups(Vec<(Arc<LookupTable>, SeenColumns)>);
+
+impl SharedLookups {
+    fn of(&mut self, table: &Arc<LookupTable>, keys: &ArrayRef) -> &mut SeenColumns {
+        let is_known = |(of, seen): &(Arc<LookupTable>, SeenColumns)| Arc::ptr_eq(of, table) && seen.has_keys(keys);
+        let known = self.0.iter().position(is_known).unwrap_or_else(|| {
+            self.0.push((Arc::clone(table), SeenColumns::new(keys)));
+            self.0.len() - 1
+        });
+        &mut self.0[known].1
+    }
 }
 
 impl EventJoin {
@@ -80,13 +95,19 @@ impl EventJoin {
         self.places.get(&index).copied()
     }
 
-    /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds. Texts of which the view
-    /// has nothing but groups may be a dictionary (`partial::coded_keys`).
-    pub fn extend(&self, events: &RecordBatch, times: &[i64]) -> Result<RecordBatch, ArrowError> {
+    /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds; `known` has what other
+    /// views looked up for the same events. Texts of which the view has nothing but groups may be a dictionary (`partial::coded_keys`).
+    pub fn extend(
+        &self,
+        events: &RecordBatch,
+        times: &[i64],
+        known: &mut SharedLookups,
+    ) -> Result<RecordBatch, ArrowError> {
         let mut fields: Vec<Field> = events.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut columns: Vec<ArrayRef> = events.columns().to_vec();
         for JoinStep { table, on, columns: wanted } in &self.steps {
-            for column in table.look_up(&columns[*on], times, wanted)? {
+            let seen = known.of(table, &columns[*on]);
+            for column in table.look_up(seen, times, wanted)? {
                 fields.push(Field::new(format!("joined{}", columns.len()), column.data_type().clone(), true));
                 columns.push(column);
             }

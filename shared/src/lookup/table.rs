@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use parking_lot::RwLock;
 
 use super::history::{SeenSpan, Version, VoidDeletion, position, seen_spans};
-use super::index::RowIndex;
+use super::index::{RowIndex, RowKey};
 use super::join::LookupError;
 use super::values::{Form, NO_ROW, SeenRows, Values, grow};
 use crate::handoff::{LogBatch, LogItem, LogSink, Stopped};
@@ -80,12 +80,29 @@ struct Versions {
 /// An event of a table.
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    key: u128,
+    key: RowKey,
     position: u64,
     /// The time of the row that it writes, or when the event was accepted that deletes it.
     time: i64,
     /// Number of the values that it writes; [`NO_ROW`] if it deletes the row.
     row: u32,
+}
+
+/// What some events see of a table, as far as it was asked for.
+#[derive(Debug)]
+pub(super) struct SeenColumns {
+    /// The keys of the events.
+    keys: ArrayRef,
+    rows: Option<NumberedRows>,
+    columns: Vec<(JoinedColumn, ArrayRef)>,
+}
+
+/// The numbers of the rows that events see.
+#[derive(Debug)]
+struct NumberedRows {
+    rows: SeenRows,
+    /// The versions that were forgotten before: the rows have other numbers once there are more.
+    forgotten: u64,
 }
 
 /// A column that events are joined with.
@@ -231,20 +248,38 @@ impl LookupTable {
         self.columns.binary_search(&index).ok().map(|at| JoinedColumn::Value(at, form))
     }
 
-    /// Returns the values that the events with these keys and times see, NULL where they see no row.
+    /// Returns the values that events with these times see, NULL where they see no row. `seen` has those that were asked for before, which
+    /// stay as they were.
     pub(super) fn look_up(
         &self,
-        keys: &ArrayRef,
+        seen: &mut SeenColumns,
         times: &[i64],
         wanted: &[JoinedColumn],
     ) -> Result<Vec<ArrayRef>, ArrowError> {
-        let versions = self.versions.read();
-        let rows = SeenRows::new(versions.index.as_of(&versions.index.keys_of(keys)?, times));
-        let column = |wanted: &JoinedColumn| match *wanted {
-            JoinedColumn::Value(column, form) => versions.values.gather(&rows, column, form),
-            JoinedColumn::Key => rows.mask(&cast(keys, &self.key_type())?),
-        };
-        wanted.iter().map(column).collect()
+        let SeenColumns { keys, rows, columns } = seen;
+        let is_known = |wanted: &JoinedColumn| columns.iter().any(|(column, _)| column == wanted);
+        if !wanted.iter().all(is_known) {
+            let versions = self.versions.read();
+            let rows = match rows.take().filter(|rows| rows.forgotten == versions.forgotten) {
+                Some(known) => rows.insert(known),
+                None => {
+                    columns.clear();
+                    let seen = versions.index.as_of(&versions.index.keys_of(keys)?, times);
+                    rows.insert(NumberedRows { rows: SeenRows::new(seen), forgotten: versions.forgotten })
+                }
+            };
+            for wanted in wanted {
+                if columns.iter().all(|(column, _)| column != wanted) {
+                    let values = match *wanted {
+                        JoinedColumn::Value(column, form) => versions.values.gather(&rows.rows, column, form)?,
+                        JoinedColumn::Key => rows.rows.mask(&cast(keys, &self.key_type())?)?,
+                    };
+                    columns.push((*wanted, values));
+                }
+            }
+        }
+        let value = |wanted: &JoinedColumn| columns.iter().find(|(column, _)| column == wanted);
+        Ok(wanted.iter().filter_map(value).map(|(_, values)| ArrayRef::clone(values)).collect())
     }
 
     fn key_type(&self) -> ArrowType {
@@ -326,6 +361,18 @@ fn united(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     united
 }
 
+impl SeenColumns {
+    /// Returns what the events with these keys see: nothing was asked for yet.
+    pub fn new(keys: &ArrayRef) -> SeenColumns {
+        SeenColumns { keys: ArrayRef::clone(keys), rows: None, columns: Vec::new() }
+    }
+
+    /// Returns whether `keys` are the same column.
+    pub fn has_keys(&self, keys: &ArrayRef) -> bool {
+        Arc::ptr_eq(&self.keys, keys)
+    }
+}
+
 impl Versions {
     fn bytes(&self) -> usize {
         self.values.bytes() + self.index.bytes() + self.unordered.capacity() * size_of::<Change>()
@@ -360,7 +407,8 @@ impl Versions {
         let mut next = self.values.len();
         self.values.add(written.true_count(), &kept);
         let times = events.columns[table.event_time].as_primitive::<TimestampMicrosecondType>();
-        let change = |(index, key): (usize, u128)| {
+        let change = |index: usize| {
+            let key = keys.key(index);
             let position = position(events.partition.0, (events.offsets)(index));
             if retracts.value(index) {
                 return Change { key, position, time: (events.accepted_at)(index), row: NO_ROW };
@@ -368,7 +416,7 @@ impl Versions {
             next += 1;
             Change { key, position, time: times.value(index), row: next - 1 }
         };
-        Ok(keys.keys().iter().copied().enumerate().map(change).collect())
+        Ok((0..keys.len()).map(change).collect())
     }
 
     /// Adds changes in their order.

@@ -9,7 +9,7 @@ use arrow::datatypes::{Int64Type, UInt16Type};
 use proptest::prelude::*;
 
 use super::instant::{RowAtInstant, SeenRow};
-use super::join::EventJoin;
+use super::join::{EventJoin, SharedLookups};
 use super::table::{LookupTable, Lookups, TableEvents};
 use crate::ids::{Offset, Partition};
 use crate::ledger::Ledger;
@@ -125,7 +125,7 @@ impl World {
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(events.iter().map(|(key, _)| *key)));
         let at: Vec<i64> = events.iter().map(|(_, time)| *time).collect();
         let batch = RecordBatch::try_from_iter([("k", keys), ("at", times(at.iter().copied()))]).expect("a batch");
-        let joined = join.extend(&batch, &at).expect("joins");
+        let joined = join.extend(&batch, &at, &mut SharedLookups::default()).expect("joins");
         let place = self
             .view
             .joined_columns()
@@ -324,12 +324,90 @@ fn keys_are_texts_or_numbers_of_any_width_and_null_finds_nothing() {
     let at = [5, 5, 5, 5, 5, 4];
     let keys = texts(&[Some(""), Some(long), Some("c"), None, Some("d"), Some("")]);
     let batch = RecordBatch::try_from_iter([("name", keys), ("at", times(at.into_iter()))]).expect("a batch");
-    let joined = join.extend(&batch, &at).expect("joins");
+    let joined = join.extend(&batch, &at, &mut SharedLookups::default()).expect("joins");
     // The view only groups by them.
     let coded = joined.column(joined.num_columns() - 1).as_dictionary::<UInt16Type>();
     let labels = take(coded.values(), coded.keys(), None).expect("codes");
     let labels: Vec<Option<&str>> = labels.as_string_view().iter().collect();
     assert_eq!(labels, [Some(long), Some("b"), None, None, None, None]);
+}
+
+/// Views that join by different columns of the stream, or by the same one.
+fn joins_of_views(selects: &[&str]) -> (World, Vec<View>) {
+    let views = selects.iter().enumerate().map(|(number, select)| format!("CREATE VIEW v{number} AS SELECT {select};"));
+    let sql = format!(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at', partitions = 2);
+         CREATE STREAM s (k BIGINT, l BIGINT, at TIMESTAMP) WITH (event_time = 'at');
+         {}",
+        views.collect::<String>()
+    );
+    let mut parsed = parse_definitions(&[("t.sql".to_owned(), sql)]).unwrap_or_else(|errors| panic!("{}", errors[0]));
+    (World { view: parsed.views[0].clone(), table: Arc::new(parsed.streams.remove(0)) }, parsed.views)
+}
+
+/// The last joined column of an event with the keys 0 and 2.
+fn last_joined(view: &View, lookups: &Lookups, events: &RecordBatch, known: &mut SharedLookups) -> ArrayRef {
+    let join = EventJoin::new(view, lookups, 3, &|index| index).expect("the table is there").expect("a join");
+    let joined = join.extend(events, &[9], known).expect("joins");
+    ArrayRef::clone(joined.column(joined.num_columns() - 1))
+}
+
+fn event_with_keys(k: i64, l: i64) -> RecordBatch {
+    let column = |key: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![key])) };
+    RecordBatch::try_from_iter([("k", column(k)), ("l", column(l)), ("at", times(std::iter::once(9)))])
+        .expect("a batch")
+}
+
+fn numbers_of(column: &ArrayRef) -> Vec<Option<i64>> {
+    column.as_primitive::<Int64Type>().iter().collect()
+}
+
+#[test]
+fn views_share_what_they_look_up_by_the_same_column() {
+    let (world, views) = joins_of_views(&[
+        "SUM(n) AS n FROM s LEFT JOIN t ON k = t.id",
+        "MAX(t.n) AS n FROM s JOIN t ON s.k = t.id",
+        "SUM(n) AS n FROM s LEFT JOIN t ON l = t.id",
+        "SUM(u.n) AS n FROM s LEFT JOIN t ON k = t.id LEFT JOIN t AS u ON t.n = u.id",
+    ]);
+    let lookups = Lookups::of(&[Arc::clone(&world.table)], &views, usize::MAX);
+    let table = world.table(&lookups);
+    let write = |first: usize, key: i64, n: i64| {
+        world.add(table, 0, first, &[Event { key, time: 1, accepted: 0, n: Some(n) }], false);
+    };
+    write(0, 0, 2);
+    write(1, 2, 70);
+    let (events, mut known) = (event_with_keys(0, 2), SharedLookups::default());
+    let first = last_joined(&views[0], &lookups, &events, &mut known);
+    assert_eq!(numbers_of(&first), [Some(2)]);
+    // A change in between: the events were looked up before it.
+    write(2, 0, 3);
+    assert!(Arc::ptr_eq(&first, &last_joined(&views[1], &lookups, &events, &mut known)));
+    assert_eq!(numbers_of(&last_joined(&views[2], &lookups, &events, &mut known)), [Some(70)], "by another column");
+    assert_eq!(numbers_of(&last_joined(&views[3], &lookups, &events, &mut known)), [Some(70)], "chained");
+    let later = last_joined(&views[0], &lookups, &events, &mut SharedLookups::default());
+    assert_eq!(numbers_of(&later), [Some(3)]);
+}
+
+#[test]
+fn rows_that_got_other_numbers_are_looked_up_again() {
+    let (world, views) = joins_of_views(&[
+        "COUNT(t.id) AS n FROM s LEFT JOIN t ON k = t.id",
+        "SUM(n) AS n FROM s LEFT JOIN t ON k = t.id",
+    ]);
+    let lookups = Lookups::of(&[Arc::clone(&world.table)], &views, 16 * 1024);
+    let table = world.table(&lookups);
+    let write = |first: usize, keys: std::ops::Range<i64>| {
+        let events: Vec<Event> = keys.map(|key| Event { key, time: key, accepted: 0, n: Some(key * 10) }).collect();
+        world.add(table, 0, first, &events, false);
+    };
+    write(0, 0..200);
+    assert_eq!(table.status().forgotten, 0, "{:?}", table.status());
+    let (events, mut known) = (event_with_keys(7, 7), SharedLookups::default());
+    assert_eq!(numbers_of(&last_joined(&views[0], &lookups, &events, &mut known)), [Some(7)]);
+    write(200, 200..1_000);
+    assert!(table.status().forgotten > 0);
+    assert_eq!(numbers_of(&last_joined(&views[1], &lookups, &events, &mut known)), [None], "it is forgotten");
 }
 
 #[test]
@@ -355,7 +433,7 @@ fn texts_that_other_expressions_read_come_as_texts() {
         let join = EventJoin::new(view, &lookups, 2, &|index| index).expect("the table is there").expect("a join");
         let name: ArrayRef = Arc::new(arrow::array::StringViewArray::from(vec!["a"]));
         let batch = RecordBatch::try_from_iter([("name", name), ("at", times(std::iter::once(5)))]).expect("a batch");
-        let joined = join.extend(&batch, &[5]).expect("joins");
+        let joined = join.extend(&batch, &[5], &mut SharedLookups::default()).expect("joins");
         let coded = joined.columns().iter().filter(|column| column.as_dictionary_opt::<UInt16Type>().is_some());
         assert_eq!(coded.count(), usize::from(is_coded), "{measure}, {dimension}");
     }

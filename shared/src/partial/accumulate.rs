@@ -577,8 +577,14 @@ pub fn selected_rows(rows: usize, filter: Option<&BooleanArray>) -> Vec<u32> {
     match filter {
         None => (0..rows as u32).collect(),
         Some(filter) => {
-            let is_true = |row: &u32| filter.is_valid(*row as usize) && filter.value(*row as usize);
-            (0..rows as u32).filter(is_true).collect()
+            let are_true = match filter.nulls() {
+                None => filter.values().clone(),
+                Some(nulls) => filter.values() & nulls.inner(),
+            };
+            match are_true.count_set_bits() == rows {
+                true => (0..rows as u32).collect(),
+                false => are_true.set_indices_u32().collect(),
+            }
         }
     }
 }

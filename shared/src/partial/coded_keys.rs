@@ -41,10 +41,13 @@ impl KeyCodes {
         let mut of_row = vec![0; rows];
         for column in coded {
             let null = column.values().len() as u32;
-            let codes = column.keys().values().iter().enumerate();
-            for (number, (row, code)) in of_row.iter_mut().zip(codes) {
-                let code = if column.is_null(row) { null } else { u32::from(*code) };
-                *number = *number * (null + 1) + code;
+            let codes = of_row.iter_mut().zip(column.keys().values());
+            let add = |number: &mut u32, code: u32| *number = *number * (null + 1) + code;
+            match column.keys().nulls() {
+                None => codes.for_each(|(number, code)| add(number, u32::from(*code))),
+                Some(nulls) => codes.zip(nulls).for_each(|((number, code), is_valid)| {
+                    add(number, if is_valid { u32::from(*code) } else { null });
+                }),
             }
         }
         let (mut numbers, mut first_rows) = (vec![u32::MAX; all], Vec::new());
