@@ -191,6 +191,10 @@ impl ViewChanges {
         if self.served.as_ref().is_some_and(|served| *served != view) {
             self.walk.visit_live();
         }
+        if self.served.is_none() && !published.view.joins.is_empty() {
+            // A replay joins events with the rows that tables have now: they may be in other groups than before.
+            self.walk.visit_sent();
+        }
         // A changed definition reports its rows as well while it is being computed.
         self.queue.retain(std::slice::from_ref(&view));
         let changed = self.take_changed(&published, &view, book);
@@ -339,6 +343,13 @@ impl ViewChanges {
             let rows = rows_of_panes(published.view.window, panes);
             let rows = self.closed_rows(rows, published, book);
             self.walk.live_page(rows, last);
+            return Ok(true);
+        }
+        if let Some(walk) = self.walk.sent() {
+            let mut page = Page::new(walk.after.as_ref(), self.sizes.page_rows, self.sizes.page_bytes);
+            book.sent(|sent| sent.for_each_of(|_| true, |window, key| page.offer(window, key)));
+            let rows = page.into_rows();
+            self.walk.sent_page(rows);
             return Ok(true);
         }
         if !self.plan(published, book).await {

@@ -1,5 +1,6 @@
 //! Keeps track of the rows that a sink visits besides those that folds report: all live rows, after a start or when too many
-//! rows have changed, and the rows of new batch versions. It reads nothing.
+//! rows have changed, the rows of the topic, after a start that may have folded events into other rows than before, and the rows of new
+//! batch versions. It reads nothing.
 //!
 //! A walk goes from page to page. A page stays until it is in the topic, so a failed transaction repeats it.
 
@@ -21,6 +22,7 @@ pub struct Walk {
     /// Whether a page has changes of folds, so that no cut is complete before it is written.
     has_live_pages: bool,
     live: Option<LiveWalk>,
+    sent: Option<SentWalk>,
     pub comparison: Option<Comparison>,
 }
 
@@ -31,6 +33,13 @@ pub struct LiveWalk {
     pub after: Option<ChangedRow>,
     /// Whether rows before it may have changed since: then the walk starts again.
     again: bool,
+}
+
+/// A walk through the rows that the topic has.
+#[derive(Debug, Default)]
+pub struct SentWalk {
+    /// The last row of the page before.
+    pub after: Option<ChangedRow>,
 }
 
 /// A walk through the rows of a batch version that the topic may not have.
@@ -45,7 +54,7 @@ pub struct Comparison {
 impl Walk {
     /// Returns a walk without rows, in pages of `page_rows`.
     pub fn new(page_rows: usize) -> Walk {
-        Walk { page_rows, pages: VecDeque::new(), has_live_pages: false, live: None, comparison: None }
+        Walk { page_rows, pages: VecDeque::new(), has_live_pages: false, live: None, sent: None, comparison: None }
     }
 
     /// Visits every live row.
@@ -54,6 +63,11 @@ impl Walk {
             Some(live) => live.again |= live.after.is_some(),
             None => self.live = Some(LiveWalk::default()),
         }
+    }
+
+    /// Visits every row that the topic has.
+    pub fn visit_sent(&mut self) {
+        self.sent.get_or_insert_default();
     }
 
     /// Visits these rows, which folds have changed.
@@ -70,6 +84,13 @@ impl Walk {
             None if live.again => *live = LiveWalk::default(),
             None => self.live = None,
         }
+        self.has_live_pages |= !rows.is_empty();
+        self.add(rows);
+    }
+
+    /// Visits a page of rows of the topic; an empty one: there are no further ones.
+    pub fn sent_page(&mut self, rows: Vec<ChangedRow>) {
+        self.sent = rows.last().map(|last| SentWalk { after: Some(last.clone()) });
         self.has_live_pages |= !rows.is_empty();
         self.add(rows);
     }
@@ -93,6 +114,11 @@ impl Walk {
         self.live.as_ref()
     }
 
+    /// Returns the walk through the rows of the topic, if one is in progress.
+    pub fn sent(&self) -> Option<&SentWalk> {
+        self.sent.as_ref()
+    }
+
     /// Returns the rows to visit next; `None`: another page has to be read first.
     pub fn page(&self) -> Option<&Vec<ChangedRow>> {
         self.pages.front()
@@ -106,12 +132,12 @@ impl Walk {
 
     /// Returns whether any row is still to be visited.
     pub fn is_pending(&self) -> bool {
-        !self.pages.is_empty() || self.live.is_some() || self.comparison.is_some()
+        !self.pages.is_empty() || self.live.is_some() || self.sent.is_some() || self.comparison.is_some()
     }
 
     /// Returns whether changes before the present cut may be among the rows still to be visited.
     pub fn holds_cut(&self) -> bool {
-        self.live.is_some() || self.has_live_pages
+        self.live.is_some() || self.sent.is_some() || self.has_live_pages
     }
 }
 
@@ -179,6 +205,19 @@ mod tests {
         assert!(walk.holds_cut(), "the page is not written yet");
         assert_eq!(written(&mut walk), [1]);
         assert!(!walk.holds_cut() && !walk.is_pending());
+    }
+
+    #[test]
+    fn a_walk_through_the_rows_of_the_topic_holds_the_cut_until_all_are_written() {
+        let mut walk = Walk::new(2);
+        walk.visit_sent();
+        walk.sent_page(vec![row(1), row(2)]);
+        walk.visit_sent();
+        assert_eq!(walk.sent().and_then(|sent| sent.after.clone()), Some(row(2)), "it continues");
+        assert_eq!(written(&mut walk), [1, 2]);
+        assert!(walk.is_pending() && walk.holds_cut());
+        walk.sent_page(Vec::new());
+        assert!(walk.sent().is_none() && !walk.is_pending() && !walk.holds_cut());
     }
 
     #[test]

@@ -17,6 +17,11 @@ const BEGIN_MS: i64 = 1_767_571_200_000;
 
 /// Runs `trueup verify` over `lines`; returns its exit code and figures. Intake forgets ids after 100 events.
 fn verify(definitions: &str, stream: &str, lines: &str) -> (Option<i32>, Value) {
+    verify_with(definitions, (stream, lines), None)
+}
+
+/// The same with the changes of a table.
+fn verify_with(definitions: &str, (stream, lines): (&str, &str), table: Option<(&str, &str)>) -> (Option<i32>, Value) {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("writes");
     write("views.sql", definitions);
@@ -24,7 +29,12 @@ fn verify(definitions: &str, stream: &str, lines: &str) -> (Option<i32>, Value) 
     write("trueup.toml", "[limits]\ndedup_horizon_events = 100\n");
     let options = ["--events", "events.ndjson", "--config", "trueup.toml", "-o", "json"];
     let mut command = program::trueup_in(folder.path());
-    let output = command.args(["verify", "views.sql", "--stream", stream]).args(options).output().expect("trueup runs");
+    command.args(["verify", "views.sql", "--stream", stream]).args(options);
+    if let Some((name, changes)) = table {
+        write("table.ndjson", changes);
+        command.args(["--table", &format!("{name}=table.ndjson")]);
+    }
+    let output = command.output().expect("trueup runs");
     let figures = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", program::text(&output)));
     (output.status.code(), figures)
 }
@@ -145,4 +155,26 @@ fn the_file_has_what_a_topic_would_have_and_nothing_is_written_to_topics() {
     assert_eq!((code, &figures["sent"]["duplicates"]), (Some(0), &json!(100)), "{figures}");
     let [raised, confirmed, withdrawn, missed] = counts(&figures, "large");
     assert!(raised > 40 && raised == confirmed + withdrawn && missed == 0, "{figures}");
+}
+
+#[test]
+fn alerts_over_joined_views_are_counted_and_not_folded() {
+    let definitions = "
+        CREATE TABLE accounts (id BIGINT PRIMARY KEY, country STRING, changed_at TIMESTAMP) WITH (event_time = 'changed_at');
+        CREATE STREAM moves (at TIMESTAMP, account BIGINT) WITH (event_time = 'at');
+        CREATE VIEW countries AS SELECT country, COUNT(*) AS n FROM moves LEFT JOIN accounts ON account = accounts.id GROUP BY country;
+        CREATE VIEW whole AS SELECT account, COUNT(*) AS n FROM moves GROUP BY account;
+        CREATE ALERT joined ON countries WHEN n > 100;
+        CREATE ALERT plain ON whole WHEN n > 100;";
+    let moves: String =
+        (0..2_000).map(|n| json!({"at": time(BEGIN_MS + n * 1_000), "account": n % 10}).to_string() + "\n").collect();
+    let accounts: String = (0..10)
+        .map(|id| json!({"id": id, "country": format!("c{}", id % 3), "changed_at": time(BEGIN_MS)}).to_string() + "\n")
+        .collect();
+    let (exit, figures) = verify_with(definitions, ("moves", &moves), Some(("accounts", &accounts)));
+    assert_eq!(exit, Some(0), "{figures:#}");
+    let reason = figures["alerts"]["joined"]["not_folded"].as_str().unwrap_or_default();
+    assert!(reason.contains("table accounts"), "{figures:#}");
+    assert!(figures["alerts"]["plain"]["not_folded"].is_null(), "{figures:#}");
+    assert!(counts(&figures, "joined")[0] > 2 && counts(&figures, "plain")[0] == 10, "{figures:#}");
 }

@@ -78,13 +78,6 @@ pub(super) fn find_view<'a>(
     kind: &str,
 ) -> Result<&'a View, ViewError> {
     if let Some(view) = catalog.views.iter().find(|view| view.name.as_str() == name.name) {
-        if let Some(join) = view.joins.first() {
-            let message = format!(
-                "{kind} of joined views are not supported yet: `{}` is joined with the table `{}`",
-                view.name, join.table.name
-            );
-            return Err(source.error(name.span, message).into());
-        }
         return Ok(view);
     }
     if catalog.failed.contains(&name.name) {

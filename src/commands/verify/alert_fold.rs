@@ -109,6 +109,9 @@ pub fn why_not(stream: &Stream, view: &View, alert: &Alert) -> Option<String> {
     if stream.partitions > 1 {
         return Some(format!("the order of events in {} partitions is not known", stream.partitions));
     }
+    if let Some(join) = view.joins.first() {
+        return Some(format!("the rows of table {} are not folded independently", join.table.name));
+    }
     if view.layers == ViewLayers::Speed {
         return Some("no batch run judges a view of the speed layer alone".to_owned());
     }

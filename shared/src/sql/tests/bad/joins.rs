@@ -109,17 +109,6 @@ fn wrong_joins_are_explained() {
 }
 
 #[test]
-fn joined_views_have_neither_alerts_nor_sinks() {
-    let view = "AS SELECT COUNT(*) AS n FROM orders JOIN customers AS c ON customer = c.id; ";
-    for (text, kind) in
-        [("CREATE ALERT a ON ^v WHEN n > 1", "alerts"), ("CREATE SINK s FROM ^v WITH (topic = 't')", "sinks")]
-    {
-        let message = format!("{kind} of joined views are not supported yet: `v` is joined with the table `customers`");
-        check(&[(text, &message, "")], |text| format!("{SHOP}{view}{text}"));
-    }
-}
-
-#[test]
 fn a_view_has_no_more_than_eight_joins() {
     let join = |number: usize| format!("JOIN customers AS c{number} ON orders.customer = c{number}.id ");
     let eight: String = (0..8).map(join).collect();
