@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU64;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use futures::{StreamExt, stream};
+use lake::columns::columns_named;
 use lake::{ArchiveTags, DataFile, Lake, TablePath};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::ids::Partition;
 use shared::stream::system_columns;
@@ -89,7 +89,7 @@ pub(crate) async fn each_archived_file<T: Send + Sync + 'static>(
 fn restore_file(path: &str, entity: &str, table: &EntityTable) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [entity, system_columns::SEQUENCE]);
+    let mask = columns_named(builder.parquet_schema(), &[entity, system_columns::SEQUENCE]);
     let reader = builder.with_projection(mask).with_batch_size(READ_ROWS).build().map_err(|error| error.to_string())?;
     for batch in reader {
         let batch = batch.map_err(|error| error.to_string())?;

@@ -9,10 +9,12 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use lake::Lake;
+use lake::columns::columns_named;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::handoff::LogReplay;
 use shared::ids::{Offset, Partition};
 use shared::lookup::table::{LookupTable, Lookups, TableEvents};
+use shared::stream::system_columns;
 
 use crate::entities::restore::each_archived_file;
 use crate::entities::{ReadError, fitted};
@@ -35,8 +37,7 @@ struct Archived {
 pub async fn restore(intake: &Intake, lake: &Lake, lookups: &Lookups) -> Result<(), ReadError> {
     for table in lookups.tables() {
         let Some(log) = intake.stream(&table.table().name) else { continue };
-        let names: Vec<String> =
-            table.table().archive_schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names = columns_read(table);
         let archived = |_: Partition, partition: &PartitionLog| {
             Some(Arc::new(Archived { table: Arc::clone(table), before: partition.range().0 }))
         };
@@ -45,6 +46,17 @@ pub async fn restore(intake: &Intake, lake: &Lake, lookups: &Lookups) -> Result<
         tokio::task::spawn_blocking(move || restore_log(&log, &table)).await??;
     }
     Ok(())
+}
+
+/// The columns of the archive that versions consist of.
+fn columns_read(table: &LookupTable) -> Vec<String> {
+    let stream = table.table();
+    let key = stream.table.map(|rows| rows.key);
+    let own =
+        key.into_iter().chain([stream.event_time]).chain(stream.retracted()).chain(table.columns().iter().copied());
+    let own = own.map(|index| stream.columns[index].name.clone());
+    let system = [system_columns::PARTITION, system_columns::OFFSET, system_columns::ARRIVED_AT];
+    own.chain(system.map(str::to_owned)).collect()
 }
 
 /// Reads what the log has, and puts everything in its order.
@@ -67,7 +79,10 @@ fn restore_log(log: &StreamLog, table: &LookupTable) -> Result<(), ReadError> {
 fn restore_file(path: &str, archived: &Archived) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-    let reader = builder.with_batch_size(READ_ROWS).build().map_err(|error| error.to_string())?;
+    let names = columns_read(&archived.table);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mask = columns_named(builder.parquet_schema(), &names);
+    let reader = builder.with_projection(mask).with_batch_size(READ_ROWS).build().map_err(|error| error.to_string())?;
     for batch in reader {
         let restored = batch.and_then(|batch| restore_rows(&fitted(&batch, archived.table.table())?, archived));
         restored.map_err(|error| error.to_string())?;
@@ -75,7 +90,7 @@ fn restore_file(path: &str, archived: &Archived) -> Result<(), String> {
     Ok(())
 }
 
-/// Restores rows with the columns of the archive.
+/// Restores rows with the columns of the archive; those that were not read are NULL.
 fn restore_rows(rows: &arrow::array::RecordBatch, archived: &Archived) -> Result<(), ArrowError> {
     let own = archived.table.table().columns.len();
     let before = i64::try_from(archived.before.0).unwrap_or(i64::MAX);

@@ -14,6 +14,7 @@
 pub mod archive_tags;
 mod check;
 mod checked_files;
+pub mod columns;
 pub mod commit;
 mod data_file;
 mod delete;

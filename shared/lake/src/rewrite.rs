@@ -9,10 +9,10 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
+use super::columns::columns_named;
 use super::encode::Encoder;
 use super::footer::{check_footer, check_footer_lists};
 use super::{DataFile, LakeError, PageBounds, Table, check_pages};
@@ -113,7 +113,7 @@ fn has_omitted(bytes: Bytes, left_out: &LeftOut) -> Result<bool, LakeError> {
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
     check_footer(file.metadata(), size)?;
     check_pages(&bytes, file.metadata(), PageBounds::TABLE, |_| true).map_err(ParquetError::from)?;
-    let mask = ProjectionMask::columns(file.parquet_schema(), [left_out.column.as_str()]);
+    let mask = columns_named(file.parquet_schema(), &[left_out.column.as_str()]);
     for batch in file.with_projection(mask).with_batch_size(READ_ROWS).build()? {
         let batch = batch?;
         let column = batch.column_by_name(&left_out.column);
