@@ -163,7 +163,7 @@ pub enum AggregateFunction {
     TopK {
         k: u16,
     },
-    /// `FIRST_VALUE(x)`, by event time, then offset, then partition. NULL of no values.
+    /// `FIRST_VALUE(x)`, by event time, then offset, then partition; over a table by event time, then value. NULL of no values.
     First,
     /// `LAST_VALUE(x)`.
     Last,

@@ -36,6 +36,9 @@ pub(super) fn name(aggregate: &Aggregate, argument: &str, filter: Option<&str>) 
 pub(super) fn speed(aggregate: &Aggregate) -> String {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |argument| argument.data_type);
     match aggregate.function {
+        AggregateFunction::First | AggregateFunction::Last if aggregate.signed => {
+            format!("each value, {argument}, and event time with their number of rows: exact")
+        }
         _ if aggregate.signed => format!("each value, {argument}, with its number of rows: exact"),
         AggregateFunction::Count => "64-bit count".to_owned(),
         AggregateFunction::Sum | AggregateFunction::Avg => match argument {
@@ -57,7 +60,7 @@ pub(super) fn speed(aggregate: &Aggregate) -> String {
 /// The result of batch, and the state that it keeps for merging.
 pub(super) fn batch(aggregate: &Aggregate) -> String {
     match sketch(aggregate.function) {
-        _ if aggregate.signed => "exact, and for merging each value with its number of rows".to_owned(),
+        _ if aggregate.signed => "exact, and for merging the state of speed".to_owned(),
         Some(sketch) => format!("exact, and for merging the values while they are few, then {sketch}"),
         None => "exact".to_owned(),
     }

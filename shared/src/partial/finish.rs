@@ -164,6 +164,7 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Measur
         States::FirstLast(edges) => edge_column(argument, edges),
         States::Sketches(sketches) => return finish_sketches(argument, sketches, width),
         States::Counted(values) => return counted::finish_counted(aggregate, values),
+        States::Timed(values) => counted::edge_column(aggregate.function, argument, values),
     };
     MeasureColumn::exact(column)
 }

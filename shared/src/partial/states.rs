@@ -22,7 +22,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type};
 
 pub use self::arithmetic::DoubleDouble;
-use self::counted::CountedValues;
+use self::counted::{CountedValues, TimedValues};
 use self::double_sums::{DoubleSum, DoubleSums};
 use self::exact::Total;
 use self::exact_variance::ExactSpread;
@@ -97,6 +97,8 @@ pub enum States {
     Sketches(Sketches),
     /// Everything that is not a sum, over rows that can be retracted.
     Counted(CountedValues),
+    /// FIRST_VALUE and LAST_VALUE over such rows.
+    Timed(TimedValues),
 }
 
 impl States {
@@ -104,7 +106,10 @@ impl States {
     pub fn new(aggregate: &Aggregate, precision: Precision) -> States {
         let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
         if aggregate.signed {
-            return States::Counted(CountedValues::new(argument));
+            return match aggregate.function {
+                AggregateFunction::First | AggregateFunction::Last => States::Timed(TimedValues::new(argument)),
+                _ => States::Counted(CountedValues::new(argument)),
+            };
         }
         let extreme = match aggregate.function {
             AggregateFunction::Count => return States::Count(Vec::new()),
@@ -153,6 +158,7 @@ impl States {
             States::FirstLast(edges) => edges.places.len(),
             States::Sketches(sketches) => sketches.len(),
             States::Counted(values) => values.len(),
+            States::Timed(values) => values.len(),
         }
     }
 
@@ -196,6 +202,7 @@ impl States {
             States::FirstLast(edges) => edges.resize(len),
             States::Sketches(sketches) => sketches.resize(len),
             States::Counted(values) => values.resize(len),
+            States::Timed(values) => values.resize(len),
         }
     }
 
@@ -264,6 +271,7 @@ impl States {
             States::FirstLast(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
             States::Counted(values) => values.observe(selection, argument),
+            States::Timed(values) => values.observe(selection, argument, places.times),
         }
     }
 
@@ -325,6 +333,7 @@ impl States {
             (States::FirstLast(ours), States::FirstLast(theirs)) => ours.merge(groups, theirs, first),
             (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
             (States::Counted(ours), States::Counted(theirs)) => ours.merge(groups, theirs, rows),
+            (States::Timed(ours), States::Timed(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
         }
     }
@@ -375,6 +384,7 @@ impl States {
             States::FirstLast(edges) => edges.bytes(),
             States::Sketches(sketches) => sketches.bytes(),
             States::Counted(values) => values.bytes(),
+            States::Timed(values) => values.bytes(),
         }
     }
 }

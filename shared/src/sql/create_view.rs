@@ -251,8 +251,9 @@ impl<'a> ViewReader<'a> {
             if let Some(window) = parse_window(self.source, (self.stream, self.owner), self.zone, parsed)? {
                 let WindowCall { window, span } = window;
                 if let (Window::Session { .. }, Some(_)) = (window, self.stream.table) {
-                    let error =
-                        self.source.error(span, "sessions over a table are not supported: its rows can be retracted");
+                    let error = self
+                        .source
+                        .error(span, "sessions over a table are not supported: a row that is taken back can split one");
                     return Err(error.help("use TUMBLE, HOP, CUMULATE, SLIDE or no window"));
                 }
                 if groups.window.replace(window).is_some() {

@@ -3,8 +3,8 @@
 //! With the sign s = -1 of a retraction and s = 1 of an assertion, over the events of a group:
 //! COUNT(*) = Σ s; COUNT(x) = Σ s where x is not NULL; SUM(x) = Σ s·x, NULL if COUNT(x) = 0; AVG(x) = SUM(x) / COUNT(x).
 //! A retraction holds the values of the row that it retracts, so its terms cancel those of the row's assertion, in both layers
-//! and across the seam. Aggregates that are not such sums count the values of the rows ([`Aggregate::signed`]); nothing else in the
-//! layers knows of tables. FIRST_VALUE and LAST_VALUE are refused: rows have no order of their own.
+//! and across the seam. Aggregates that are not such sums count the values of the rows ([`Aggregate::signed`]), FIRST_VALUE and
+//! LAST_VALUE with their event times; nothing else in the layers knows of tables.
 
 use super::error::SqlError;
 use super::functions::FunctionCall;
@@ -40,13 +40,6 @@ impl Lowering<'_, '_, '_> {
                     self.scope.net_count(retracted, with(filter.clone(), Some(is_not_null(negated(x.clone())))));
                 let sum = self.net_sum(x, retracted, filter);
                 Ok(arithmetic(ArithmeticOp::Divide, as_double(sum), as_double(count)))
-            }
-            (AggregateFunction::First | AggregateFunction::Last, _) => {
-                let message = format!(
-                    "{} over a table is not supported: rows have no order of their own",
-                    call.name.to_uppercase()
-                );
-                Err(self.source.error(call.span, message).help("use MIN or MAX"))
             }
             (function, argument) => {
                 let counted = Aggregate { function, argument, filter: Some(sign(retracted, filter)), signed: true };

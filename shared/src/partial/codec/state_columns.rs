@@ -10,7 +10,8 @@
 //! | COUNT(DISTINCT) | `hll` (DataSketches HLL_8), `small` (the hashes of few values, 16 bytes each), `exact` |
 //! | percentiles | `kll` (DataSketches KLL of doubles or longs), `exact` |
 //! | TOP_K | `items` (DataSketches frequent items of longs or strings), `exact` |
-//! | over a table, all but COUNT, SUM and AVG | `counted`: each value (8 or, of DECIMAL, 16 bytes, little endian; texts behind their length in 8 bytes; DOUBLE as the number that sorts like it), and its count in 8 bytes |
+//! | over a table, FIRST_VALUE, LAST_VALUE | `timed`: the event time in microseconds, 8 bytes, before each value of `counted` |
+//! | over a table, all others but COUNT, SUM and AVG | `counted`: each value (8 or, of DECIMAL, 16 bytes, little endian; texts behind their length in 8 bytes; DOUBLE as the number that sorts like it), and its count in 8 bytes |
 //!
 //! `exact` is what the measure shows, NULL where it is not exact. The images are NULL where nothing was seen.
 //!
@@ -38,7 +39,7 @@ use crate::partial::sketch::SketchError;
 use crate::partial::sketch::distinct::Distinct;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, double};
 use crate::partial::sketch::top_k::{Item, TopK};
-use crate::partial::states::counted::{CountedValues, Counts};
+use crate::partial::states::counted::{CountedValues, TimedValues};
 use crate::partial::states::double_sums::{DoubleSum, DoubleSums};
 use crate::partial::states::exact::Total;
 use crate::partial::states::first_last::{EdgeValues, FirstLastStates};
@@ -159,6 +160,7 @@ pub(super) fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
             fields
         }
         States::Counted(_) => vec![field("counted", ArrowType::Binary, true)],
+        States::Timed(_) => vec![field("timed", ArrowType::Binary, true)],
     }
 }
 
@@ -225,11 +227,8 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
             columns.push(exact);
             columns
         }
-        States::Counted(values) => vec![match values {
-            CountedValues::Longs(groups) => images(groups, Counts::image),
-            CountedValues::Decimals(groups) => images(groups, Counts::image),
-            CountedValues::Texts(groups) => images(groups, Counts::image),
-        }],
+        States::Counted(values) => vec![Arc::new(values.images().into_iter().collect::<BinaryArray>())],
+        States::Timed(values) => vec![Arc::new(values.images().into_iter().collect::<BinaryArray>())],
     })
 }
 
@@ -281,6 +280,10 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
         States::Counted(_) => {
             let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
             States::Counted(CountedValues::from_images(argument, columns[0].as_binary::<i32>().iter())?)
+        }
+        States::Timed(_) => {
+            let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
+            States::Timed(TimedValues::from_images(argument, columns[0].as_binary::<i32>().iter())?)
         }
         States::Spread(_) => {
             let parts: Vec<Vec<f64>> = columns[1..].iter().map(doubles).collect();

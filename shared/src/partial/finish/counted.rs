@@ -9,7 +9,7 @@ use crate::decimal::write_decimal;
 use crate::partial::sketch::listing::counted_double;
 use crate::partial::sketch::percentile::{Estimate, Quantity, Wanted, double, point_of_counts};
 use crate::partial::sketch::top_k::{Item, TopK};
-use crate::partial::states::counted::{Countable, CountedValues, Counts, double_of};
+use crate::partial::states::counted::{Countable, CountedValues, Counts, TimedValues, double_of};
 use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::{EventPositions, Offsets, Selection, States};
 use crate::types::DataType;
@@ -62,6 +62,33 @@ pub(super) fn finish_counted(aggregate: &Aggregate, counted: &CountedValues) -> 
         }
     }
     finish(&of_events, &states)
+}
+
+/// The value with the first or the last time that is present in each group; of equal times the least is the first, and the greatest
+/// the last one.
+pub(super) fn edge_column(function: AggregateFunction, argument: DataType, timed: &TimedValues) -> ArrayRef {
+    fn edges<T: Countable>(groups: &[Counts<(i64, T)>], is_first: bool) -> Vec<Option<T>> {
+        let edge = |counts: &Counts<(i64, T)>| {
+            let mut present = counts.present();
+            let found = if is_first { present.next() } else { present.next_back() };
+            found.map(|((_, value), _)| value.clone())
+        };
+        groups.iter().map(edge).collect()
+    }
+    let is_first = function == AggregateFunction::First;
+    match timed {
+        TimedValues::Longs(groups) if argument == DataType::Double => {
+            Arc::new(edges(groups, is_first).into_iter().map(|value| value.map(double_of)).collect::<Float64Array>())
+        }
+        TimedValues::Longs(groups) => longs_column(argument, &edges(groups, is_first)),
+        TimedValues::Decimals(groups) => {
+            let values = edges(groups, is_first);
+            let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
+            let values: Vec<i128> = values.into_iter().map(Option::unwrap_or_default).collect();
+            decimal_column(argument, &values, &seen)
+        }
+        TimedValues::Texts(groups) => Arc::new(edges(groups, is_first).into_iter().collect::<StringViewArray>()),
+    }
 }
 
 fn other_type(aggregate: &Aggregate, counted: &CountedValues) -> ! {

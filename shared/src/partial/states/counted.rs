@@ -1,15 +1,18 @@
 //! Counts the values of rows that can be retracted: per group, value → assertions minus retractions.
 //!
 //! It is how a view over a table keeps every measure that a retraction cannot be taken out of otherwise: MIN, MAX, COUNT(DISTINCT),
-//! variances, percentiles and TOP_K. Both layers keep the same, so nothing is approximated; values whose counts cancel are not
-//! kept. Merging adds the counts. The state between two cuts may have negative counts: of values that rows had before.
+//! variances, percentiles, TOP_K, and with their times FIRST_VALUE and LAST_VALUE ([`TimedValues`]). Both layers keep the same, so
+//! nothing is approximated; values whose counts cancel are not kept. Merging adds the counts. The state between two cuts may have
+//! negative counts: of values that rows had before.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::not;
-use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type};
+use arrow::datatypes::{
+    DataType as ArrowType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 
 use super::for_each_group;
 use super::selection::Selection;
@@ -17,15 +20,21 @@ use crate::double::canonical;
 use crate::partial::sketch::SketchError;
 use crate::types::DataType;
 
-/// The counted values of one aggregate, one entry per group.
+/// What is counted for one aggregate, one entry per group, by the type of its argument.
 #[derive(Debug, Clone, PartialEq)]
-pub enum CountedValues {
+pub enum Counted<L, D, T> {
     /// BOOLEAN, INT, BIGINT, DATE, TIMESTAMP, and DOUBLE as [`sortable`].
-    Longs(Vec<Counts<i64>>),
+    Longs(Vec<Counts<L>>),
     /// DECIMAL (unscaled).
-    Decimals(Vec<Counts<i128>>),
-    Texts(Vec<Counts<Box<str>>>),
+    Decimals(Vec<Counts<D>>),
+    Texts(Vec<Counts<T>>),
 }
+
+/// Values that are counted whenever they were.
+pub type CountedValues = Counted<i64, i128, Box<str>>;
+
+/// Values that are counted with the event time of their row, in microseconds, in the order of the times.
+pub type TimedValues = Counted<(i64, i64), (i64, i128), (i64, Box<str>)>;
 
 /// The values of a group with their counts, in the order of the values. None is 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +117,27 @@ impl Countable for Box<str> {
     }
 }
 
+impl<T: Countable> Countable for (i64, T) {
+    type Given = (i64, T);
+
+    fn keep(given: &(i64, T)) -> (i64, T) {
+        given.clone()
+    }
+
+    fn bytes_apart(&self) -> usize {
+        self.1.bytes_apart()
+    }
+
+    fn write(&self, image: &mut Vec<u8>) {
+        self.0.write(image);
+        self.1.write(image);
+    }
+
+    fn read(image: &mut &[u8]) -> Option<(i64, T)> {
+        Some((i64::read(image)?, T::read(image)?))
+    }
+}
+
 impl<T> Default for Counts<T> {
     fn default() -> Counts<T> {
         Counts { counts: BTreeMap::new(), apart: 0 }
@@ -135,7 +165,7 @@ impl<T: Countable> Counts<T> {
     }
 
     /// Returns the values that the rows have, in their order, and how many rows have each.
-    pub fn present(&self) -> impl Iterator<Item = (&T, u64)> {
+    pub fn present(&self) -> impl DoubleEndedIterator<Item = (&T, u64)> {
         let positive = |(value, count): (_, &i64)| u64::try_from(*count).ok().map(|count| (value, count));
         self.counts.iter().filter_map(positive)
     }
@@ -186,22 +216,22 @@ pub fn double_of(sortable: i64) -> f64 {
     f64::from_bits((sortable ^ ((sortable >> 63) as u64 >> 1) as i64) as u64)
 }
 
-impl CountedValues {
+impl<L: Countable, D: Countable, T: Countable> Counted<L, D, T> {
     /// Returns no groups of values of a type.
-    pub fn new(argument: DataType) -> CountedValues {
+    pub fn new(argument: DataType) -> Self {
         match argument {
-            DataType::Decimal { .. } => CountedValues::Decimals(Vec::new()),
-            DataType::String | DataType::Json => CountedValues::Texts(Vec::new()),
-            _ => CountedValues::Longs(Vec::new()),
+            DataType::Decimal { .. } => Counted::Decimals(Vec::new()),
+            DataType::String | DataType::Json => Counted::Texts(Vec::new()),
+            _ => Counted::Longs(Vec::new()),
         }
     }
 
     /// Returns the number of groups.
     pub fn len(&self) -> usize {
         match self {
-            CountedValues::Longs(groups) => groups.len(),
-            CountedValues::Decimals(groups) => groups.len(),
-            CountedValues::Texts(groups) => groups.len(),
+            Counted::Longs(groups) => groups.len(),
+            Counted::Decimals(groups) => groups.len(),
+            Counted::Texts(groups) => groups.len(),
         }
     }
 
@@ -212,57 +242,30 @@ impl CountedValues {
 
     pub(super) fn resize(&mut self, len: usize) {
         match self {
-            CountedValues::Longs(groups) => groups.resize_with(len, Counts::default),
-            CountedValues::Decimals(groups) => groups.resize_with(len, Counts::default),
-            CountedValues::Texts(groups) => groups.resize_with(len, Counts::default),
+            Counted::Longs(groups) => groups.resize_with(len, Counts::default),
+            Counted::Decimals(groups) => groups.resize_with(len, Counts::default),
+            Counted::Texts(groups) => groups.resize_with(len, Counts::default),
         }
     }
 
-    /// Adds the values of assertions and takes those of retractions back: `selection.mask` is true of the ones and false of the
-    /// others.
-    pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef) {
-        let asserted = selection.mask.expect("a signed aggregate has a sign");
-        let retracted = not(asserted).expect("booleans have an opposite");
-        for (rows, count) in [(asserted, 1), (&retracted, -1)] {
-            let selection = Selection { mask: Some(rows), ..selection };
-            match self {
-                CountedValues::Longs(groups) if *argument.data_type() == ArrowType::Float64 => {
-                    selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
-                        groups[group].add(&sortable(value), count);
-                    });
-                }
-                CountedValues::Longs(groups) => {
-                    selection.for_each_ordered(argument, |group, value| groups[group].add(&value, count));
-                }
-                CountedValues::Decimals(groups) => {
-                    selection.for_each_value::<Decimal128Type>(argument.as_primitive(), |group, value| {
-                        groups[group].add(&value, count);
-                    });
-                }
-                CountedValues::Texts(groups) => {
-                    let texts = argument.as_string_view();
-                    selection.for_each(|group, row| {
-                        if texts.is_valid(row) {
-                            groups[group].add(texts.value(row), count);
-                        }
-                    });
-                }
-            }
+    pub(super) fn merge(&mut self, groups: &[u32], other: &Self, rows: std::ops::Range<usize>) {
+        fn add<C: Countable>(ours: &mut [Counts<C>], groups: &[u32], theirs: &[Counts<C>]) {
+            for_each_group(groups, theirs, |group, theirs| ours[group].merge(theirs));
         }
-    }
-
-    pub(super) fn merge(&mut self, groups: &[u32], other: &CountedValues, rows: std::ops::Range<usize>) {
         match (self, other) {
-            (CountedValues::Longs(ours), CountedValues::Longs(theirs)) => {
-                for_each_group(groups, &theirs[rows], |group, theirs| ours[group].merge(theirs));
-            }
-            (CountedValues::Decimals(ours), CountedValues::Decimals(theirs)) => {
-                for_each_group(groups, &theirs[rows], |group, theirs| ours[group].merge(theirs));
-            }
-            (CountedValues::Texts(ours), CountedValues::Texts(theirs)) => {
-                for_each_group(groups, &theirs[rows], |group, theirs| ours[group].merge(theirs));
-            }
-            (ours, theirs) => unreachable!("values of different types: {ours:?} and {theirs:?}"),
+            (Counted::Longs(ours), Counted::Longs(theirs)) => add(ours, groups, &theirs[rows]),
+            (Counted::Decimals(ours), Counted::Decimals(theirs)) => add(ours, groups, &theirs[rows]),
+            (Counted::Texts(ours), Counted::Texts(theirs)) => add(ours, groups, &theirs[rows]),
+            _ => unreachable!("values of one aggregate have one type"),
+        }
+    }
+
+    /// Returns the stored form of each group; `None`: it has no values.
+    pub fn images(&self) -> Vec<Option<Vec<u8>>> {
+        match self {
+            Counted::Longs(groups) => groups.iter().map(Counts::image).collect(),
+            Counted::Decimals(groups) => groups.iter().map(Counts::image).collect(),
+            Counted::Texts(groups) => groups.iter().map(Counts::image).collect(),
         }
     }
 
@@ -270,24 +273,123 @@ impl CountedValues {
     pub fn from_images<'a>(
         argument: DataType,
         images: impl Iterator<Item = Option<&'a [u8]>>,
-    ) -> Result<CountedValues, SketchError> {
-        Ok(match CountedValues::new(argument) {
-            CountedValues::Longs(_) => CountedValues::Longs(images.map(Counts::from_image).collect::<Result<_, _>>()?),
-            CountedValues::Decimals(_) => {
-                CountedValues::Decimals(images.map(Counts::from_image).collect::<Result<_, _>>()?)
-            }
-            CountedValues::Texts(_) => CountedValues::Texts(images.map(Counts::from_image).collect::<Result<_, _>>()?),
+    ) -> Result<Self, SketchError> {
+        Ok(match Self::new(argument) {
+            Counted::Longs(_) => Counted::Longs(images.map(Counts::from_image).collect::<Result<_, _>>()?),
+            Counted::Decimals(_) => Counted::Decimals(images.map(Counts::from_image).collect::<Result<_, _>>()?),
+            Counted::Texts(_) => Counted::Texts(images.map(Counts::from_image).collect::<Result<_, _>>()?),
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        fn of<T: Countable>(groups: &Vec<Counts<T>>) -> usize {
-            groups.capacity() * size_of::<Counts<T>>() + groups.iter().map(Counts::bytes).sum::<usize>()
+        fn of<C: Countable>(groups: &Vec<Counts<C>>) -> usize {
+            groups.capacity() * size_of::<Counts<C>>() + groups.iter().map(Counts::bytes).sum::<usize>()
         }
         match self {
-            CountedValues::Longs(groups) => of(groups),
-            CountedValues::Decimals(groups) => of(groups),
-            CountedValues::Texts(groups) => of(groups),
+            Counted::Longs(groups) => of(groups),
+            Counted::Decimals(groups) => of(groups),
+            Counted::Texts(groups) => of(groups),
+        }
+    }
+}
+
+/// Calls `each` with the assertions and 1, and with the retractions and -1: `selection.mask` is true of the ones and false of the
+/// others.
+fn by_sign(selection: Selection<'_>, mut each: impl FnMut(Selection<'_>, i64)) {
+    let asserted = selection.mask.expect("a signed aggregate has a sign");
+    let retracted = not(asserted).expect("booleans have an opposite");
+    for (rows, count) in [(asserted, 1), (&retracted, -1)] {
+        each(Selection { mask: Some(rows), ..selection }, count);
+    }
+}
+
+impl CountedValues {
+    /// Adds the values of assertions and takes those of retractions back.
+    pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef) {
+        by_sign(selection, |selection, count| match self {
+            Counted::Longs(groups) if *argument.data_type() == ArrowType::Float64 => {
+                selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
+                    groups[group].add(&sortable(value), count);
+                });
+            }
+            Counted::Longs(groups) => {
+                selection.for_each_ordered(argument, |group, value| groups[group].add(&value, count));
+            }
+            Counted::Decimals(groups) => {
+                selection.for_each_value::<Decimal128Type>(argument.as_primitive(), |group, value| {
+                    groups[group].add(&value, count);
+                });
+            }
+            Counted::Texts(groups) => {
+                let texts = argument.as_string_view();
+                selection.for_each(|group, row| {
+                    if texts.is_valid(row) {
+                        groups[group].add(texts.value(row), count);
+                    }
+                });
+            }
+        });
+    }
+}
+
+impl TimedValues {
+    /// Adds the values of assertions with their times and takes those of retractions back. A retraction has the time of its
+    /// assertion, but another position in the log, so positions cannot order rows of equal times: their values do.
+    pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef, times: &[i64]) {
+        fn add<C: Countable>(
+            groups: &mut [Counts<(i64, C)>],
+            (selection, count): (Selection<'_>, i64),
+            (argument, times): (&ArrayRef, &[i64]),
+            value: impl Fn(usize) -> C,
+        ) {
+            selection.for_each(|group, row| {
+                if argument.is_valid(row) {
+                    groups[group].add(&(times[row], value(row)), count);
+                }
+            });
+        }
+        by_sign(selection, |selection, count| match self {
+            Counted::Longs(groups) => {
+                add(groups, (selection, count), (argument, times), sorting_values(argument));
+            }
+            Counted::Decimals(groups) => {
+                let values = argument.as_primitive::<Decimal128Type>();
+                add(groups, (selection, count), (argument, times), |row| values.value(row));
+            }
+            Counted::Texts(groups) => {
+                let texts = argument.as_string_view();
+                add(groups, (selection, count), (argument, times), |row| Box::from(texts.value(row)));
+            }
+        });
+    }
+}
+
+/// Returns what reads the values of a column as the numbers that sort like them.
+fn sorting_values(column: &ArrayRef) -> Box<dyn Fn(usize) -> i64 + '_> {
+    match column.data_type() {
+        ArrowType::Boolean => {
+            let values = column.as_boolean();
+            Box::new(move |row| i64::from(values.value(row)))
+        }
+        ArrowType::Float64 => {
+            let values = column.as_primitive::<Float64Type>();
+            Box::new(move |row| sortable(values.value(row)))
+        }
+        ArrowType::Int32 => {
+            let values = column.as_primitive::<Int32Type>();
+            Box::new(move |row| i64::from(values.value(row)))
+        }
+        ArrowType::Date32 => {
+            let values = column.as_primitive::<Date32Type>();
+            Box::new(move |row| i64::from(values.value(row)))
+        }
+        ArrowType::Timestamp(..) => {
+            let values = column.as_primitive::<TimestampMicrosecondType>();
+            Box::new(move |row| values.value(row))
+        }
+        _ => {
+            let values = column.as_primitive::<Int64Type>();
+            Box::new(move |row| values.value(row))
         }
     }
 }
@@ -311,13 +413,17 @@ mod tests {
 
     #[test]
     fn a_damaged_image_is_an_error() {
-        let mut counts = Counts::<Box<str>>::default();
-        counts.add("text", 3);
-        let image = counts.image().expect("a value");
-        for length in 1..image.len() {
-            assert!(Counts::<Box<str>>::from_image(Some(&image[..length])).is_err(), "{length} bytes");
+        fn check<T: Countable + std::fmt::Debug>(value: &T::Given) {
+            let mut counts = Counts::<T>::default();
+            counts.add(value, 3);
+            let image = counts.image().expect("a value");
+            for length in 1..image.len() {
+                assert!(Counts::<T>::from_image(Some(&image[..length])).is_err(), "{length} bytes");
+            }
+            assert_eq!(Counts::from_image(Some(&image)).expect("whole"), counts);
         }
-        assert_eq!(Counts::from_image(Some(&image)).expect("whole"), counts);
+        check::<Box<str>>("text");
+        check::<(i64, Box<str>)>(&(-1, Box::from("text")));
     }
 
     proptest! {

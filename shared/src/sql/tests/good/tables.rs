@@ -63,7 +63,8 @@ fn aggregates_over_a_table_are_sums_over_assertions_and_retractions() {
     let definitions = parse(
         "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at');
          CREATE VIEW v AS SELECT COUNT(*) AS rows, SUM(n) AS total FROM t;
-         CREATE VIEW w AS SELECT COUNT(*) AS rows FROM t HAVING COUNT(*) > 2;",
+         CREATE VIEW w AS SELECT COUNT(*) AS rows FROM t HAVING COUNT(*) > 2;
+         CREATE VIEW x AS SELECT LAST_VALUE(n) AS newest FROM t;",
     );
     let definitions = definitions.unwrap_or_else(|errors| panic!("{}", errors[0]));
     let view = |index: usize| (&definitions.views[index], describe(&definitions.views[index], &definitions.streams[1]));
@@ -79,4 +80,8 @@ fn aggregates_over_a_table_are_sums_over_assertions_and_retractions() {
     let (second, text) = view(1);
     assert_eq!(second.aggregates.len(), 1, "{text}");
     assert!(text.contains(&format!("COALESCE({sign}, 0) <> 0 AND COALESCE({sign}, 0) > 2")), "{text}");
+    // With the sign beside the value.
+    let (third, text) = view(2);
+    assert!(third.aggregates.iter().any(|aggregate| aggregate.signed), "{text}");
+    assert!(text.contains("each value, BIGINT, and event time with their number of rows: exact"), "{text}");
 }
