@@ -6,6 +6,7 @@ use arrow::datatypes::{
 };
 use shared::entity::EntityId;
 use shared::stream::Stream;
+use shared::table_key::TableKey;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The hash of a null id. Intake rejects events without an id; logs of earlier versions hold some, which are never
@@ -73,6 +74,30 @@ pub fn hash_entity(id: &EntityId) -> u128 {
     .max(1)
 }
 
+/// Hashes the key of each row of a table, from the columns of the key: of one as [`hash_ids`], of several the hashes of all.
+pub fn hash_keys(columns: &[&dyn Array]) -> Vec<u128> {
+    let mut hashes: Vec<Vec<u128>> = columns.iter().map(|column| hash_ids(*column)).collect();
+    match hashes.len() {
+        1 => hashes.remove(0),
+        _ => {
+            (0..hashes.first().map_or(0, Vec::len)).map(|row| joined(hashes.iter().map(|hashes| hashes[row]))).collect()
+        }
+    }
+}
+
+/// Hashes the key of a row, as [`hash_keys`] does.
+pub fn hash_key(key: &TableKey) -> u128 {
+    match key.values() {
+        [only] => hash_entity(only),
+        all => joined(all.iter().map(hash_entity)),
+    }
+}
+
+fn joined(hashes: impl Iterator<Item = u128>) -> u128 {
+    let bytes: Vec<u8> = hashes.flat_map(u128::to_le_bytes).collect();
+    xxh3_128(&bytes).max(1)
+}
+
 /// Hashes the bytes that `feed` makes of each value. Null becomes 0, and no value does.
 fn hashes<T>(
     values: impl ExactSizeIterator<Item = Option<T>>,
@@ -113,6 +138,19 @@ mod tests {
         assert_eq!(hash_ids(&texts), [hash_entity(&EntityId::Text("o-1".to_owned()))]);
         let narrow: ArrayRef = Arc::new(Int32Array::from(vec![-7]));
         assert_eq!(hash_ids(&narrow), [hash_entity(&EntityId::Integer(-7))]);
+    }
+
+    #[test]
+    fn a_key_hashes_as_its_columns_do() {
+        let texts: ArrayRef = Arc::new(StringViewArray::from(vec!["a", "b", "a"]));
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 1, 2]));
+        let both = hash_keys(&[&texts, &numbers]);
+        assert_eq!(hash_keys(&[&texts]), hash_ids(&texts));
+        for (row, hash) in both.iter().enumerate() {
+            assert_eq!(*hash, hash_key(&TableKey::at(&[Arc::clone(&texts), Arc::clone(&numbers)], row)));
+        }
+        assert_eq!(hash_keys(&[&texts])[1], hash_key(&TableKey::at(&[Arc::clone(&texts)], 1)));
+        assert!(both[0] != both[1] && both[0] != both[2] && hash_keys(&[&numbers, &texts])[0] != both[0]);
     }
 
     #[test]

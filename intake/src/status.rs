@@ -133,7 +133,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         _ if Some(index) == stream.sequence() => Some("sequence".to_owned()),
         _ if Some(index) == stream.source_offset() => Some("source offset".to_owned()),
         _ if Some(index) == stream.retracted() => Some("retraction".to_owned()),
-        _ if stream.table.is_some_and(|table| table.key == index) => Some("key of rows".to_owned()),
+        _ if stream.table.is_some_and(|table| table.key.contains(&index)) => Some("key of rows".to_owned()),
         _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };

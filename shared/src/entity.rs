@@ -86,6 +86,19 @@ impl EntityId {
         }
     }
 
+    /// Returns the value at a row of a column that a stream may have as its entity; it is not null.
+    ///
+    /// # Panics
+    /// If the column has another type.
+    pub fn at(column: &ArrayRef, row: usize) -> EntityId {
+        match column.data_type() {
+            ArrowType::Utf8View => EntityId::Text(column.as_string_view().value(row).to_owned()),
+            ArrowType::Int32 => EntityId::Integer(column.as_primitive::<Int32Type>().value(row).into()),
+            ArrowType::Int64 => EntityId::Integer(column.as_primitive::<Int64Type>().value(row)),
+            other => panic!("an entity cannot be in a column of type {other}"),
+        }
+    }
+
     /// The id as a literal of SQL.
     pub fn sql(&self) -> String {
         match self {

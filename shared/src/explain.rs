@@ -48,8 +48,13 @@ impl ViewText<'_> {
         let Stream { event_time, primary_key, partitions, unknown_fields, retention, .. } = self.stream;
         line(text, "event time", &self.stream.columns[*event_time].name);
         if let Some(RowTable { key, format }) = self.stream.table {
-            let name = &self.stream.columns[key].name;
-            line(text, "table", format!("rows by {name}; each change ({format}) retracts a row, asserts one, or both"));
+            let names: Vec<&str> = key.iter().map(|index| self.stream.columns[*index].name.as_str()).collect();
+            let names = names.join(", ");
+            line(
+                text,
+                "table",
+                format!("rows by {names}; each change ({format}) retracts a row, asserts one, or both"),
+            );
         } else {
             let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
             line(text, "event id", key);

@@ -48,6 +48,7 @@ pub mod sink;
 pub mod sql;
 pub mod stream;
 pub mod stream_watermark;
+pub mod table_key;
 pub mod table_reader;
 pub mod time;
 pub mod time_range;

@@ -40,6 +40,8 @@ pub const ENTITIES_MAX: usize = 8 << 20;
 /// Memory of the current rows of a partition of a table, in bytes: those of each row's values and 96 more. Beyond it, changes
 /// that need more are refused with 507, and the reader of a topic waits; deletions are still accepted.
 pub const TABLE_ROWS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Columns of the key of a table.
+pub const KEY_COLUMNS_MAX: usize = 8;
 /// Memory of the versions of a table's rows that views look up, in bytes: those of the columns that views read, and of what finds them by
 /// key. Beyond it, the speed layer forgets the oldest superseded versions, and events that would see one find no row until the next run; a
 /// run that needs more fails.

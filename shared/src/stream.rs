@@ -19,7 +19,7 @@ pub use self::database_table::DatabaseTable;
 pub use self::event_source::{EventSource, KafkaTopic, RecordFormat, RecordPart, TopicStart};
 pub use self::field_path::{FieldPath, InvalidPointer};
 pub use self::outbox::{Outbox, OutboxColumns, OutboxMode, OutboxPart, OutboxSlot};
-pub use self::row_table::{ChangeFormat, RowTable};
+pub use self::row_table::{ChangeFormat, KeyColumns, RowTable};
 pub use self::time_format::{TimeFormat, UnixUnit};
 use crate::column_name;
 use crate::ids::{Name, StreamName};
@@ -258,6 +258,11 @@ impl Stream {
     /// Index of the column `_retracted`, if it is a table.
     pub fn retracted(&self) -> Option<usize> {
         self.table.map(|_| self.declared - 1)
+    }
+
+    /// The columns of a table's key, in its order; none if it is not a table.
+    pub fn row_key(&self) -> impl Iterator<Item = &Column> {
+        self.table.iter().flat_map(|table| table.key.iter()).map(move |index| &self.columns[*index])
     }
 
     /// "table" or "stream".

@@ -6,12 +6,12 @@ use arrow::array::RecordBatch;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::entity::EntityId;
 use crate::handoff::HandoffError;
 use crate::ids::StreamName;
 use crate::lookup::instant::SeenRow;
 use crate::partial::query_budget::{Exceeded, QueryBudget};
 use crate::stream::Stream;
+use crate::table_key::TableKey;
 use crate::time::Micros;
 
 /// Some rows of a table, in the order of their keys.
@@ -27,7 +27,7 @@ pub struct RowPage {
 #[derive(Debug, Clone)]
 pub struct PageSelection {
     /// Those behind this key.
-    pub after: Option<EntityId>,
+    pub after: Option<TableKey>,
     /// At most so many; fewer if they are large.
     pub limit: usize,
 }
@@ -48,7 +48,7 @@ pub trait TableReader: Send + Sync {
     fn stream(&self, name: &str) -> Option<Arc<Stream>>;
 
     /// Returns the row with this key, with the declared columns.
-    fn row(&self, table: &StreamName, key: &EntityId) -> Result<Option<RecordBatch>, HandoffError>;
+    fn row(&self, table: &StreamName, key: &TableKey) -> Result<Option<RecordBatch>, HandoffError>;
 
     /// Returns rows in the order of their keys.
     fn rows(&self, table: &StreamName, selection: &PageSelection) -> Result<RowPage, HandoffError>;
@@ -57,7 +57,7 @@ pub trait TableReader: Send + Sync {
     fn row_as_of<'a>(
         &'a self,
         table: &'a StreamName,
-        key: &'a EntityId,
+        key: &'a TableKey,
         instant: Micros,
         budget: QueryBudget,
     ) -> BoxFuture<'a, Result<SeenRow<RecordBatch>, PastRowsError>>;
@@ -81,7 +81,7 @@ impl TableReader for NoTables {
         None
     }
 
-    fn row(&self, table: &StreamName, _key: &EntityId) -> Result<Option<RecordBatch>, HandoffError> {
+    fn row(&self, table: &StreamName, _key: &TableKey) -> Result<Option<RecordBatch>, HandoffError> {
         Err(no_table(table))
     }
 
@@ -92,7 +92,7 @@ impl TableReader for NoTables {
     fn row_as_of<'a>(
         &'a self,
         table: &'a StreamName,
-        _key: &'a EntityId,
+        _key: &'a TableKey,
         _instant: Micros,
         _budget: QueryBudget,
     ) -> BoxFuture<'a, Result<SeenRow<RecordBatch>, PastRowsError>> {

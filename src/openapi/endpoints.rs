@@ -439,7 +439,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "/v1/tables/{stream}/rows/{key}",
         "table_row",
         "tables",
-        "Get the row with a key, now or as of an event time",
+        "Get the row with a key, now or as of an event time; a key of several columns is a JSON array of its values",
         &["tables.as_of"],
         &[json("the declared columns of the row", "TableRow")],
     ),

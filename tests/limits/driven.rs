@@ -72,6 +72,7 @@ pub const DRIVEN: &[Driven] = &[
         "shared/src/lookup/texts.rs",
         "a_column_has_codes_until_it_has_too_many_different_texts",
     ),
+    ("KEY_COLUMNS_MAX", "shared/src/sql/tests/bad/tables.rs", "wrong_tables_are_explained"),
     ("JOINS_MAX", "shared/src/sql/tests/bad/joins.rs", "a_view_has_no_more_than_eight_joins"),
     ("TABLE_ROWS_DEFAULT", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
     ("TABLE_ROWS_MAX", "tests/tables/reading.rs", "requests_for_rows_that_cannot_be_are_refused"),

@@ -58,6 +58,17 @@ fn tables_that_cannot_be_followed_are_named_with_what_to_do() {
             "id does not name the rows of \"public\".\"orders\"",
         ),
         (
+            "CREATE TABLE orders (id int, a int NOT NULL, b int NOT NULL, PRIMARY KEY (id, a), UNIQUE (a, b))",
+            "id INT, b INT, PRIMARY KEY (id, b)",
+            "id, b does not name the rows of \"public\".\"orders\": it has no unique index of its own, or may be null; \
+             ALTER TABLE \"public\".\"orders\" ADD PRIMARY KEY (\"id\", \"b\")",
+        ),
+        (
+            "CREATE TABLE orders (id int PRIMARY KEY, b int NOT NULL)",
+            "id INT, b INT, PRIMARY KEY (id, b)",
+            "do not say which id, b they are of; ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL",
+        ),
+        (
             "CREATE TABLE orders (id int UNIQUE)",
             "id INT PRIMARY KEY",
             "it has no unique index of its own, or may be null",

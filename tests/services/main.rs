@@ -12,6 +12,7 @@ mod demo;
 mod event_sinks;
 mod examples;
 mod faults;
+mod followed_keys;
 mod followed_kills;
 mod followed_setup;
 mod followed_tables;

@@ -15,12 +15,63 @@ const QUARTER: i64 = HOUR / 4;
 /// What Debezium writes for a value that it does not know.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
+/// The columns whose values name a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keys {
+    /// `id`.
+    One,
+    /// `shop` and `number`: rows of a shop differ by their number.
+    Two,
+}
+
+/// In their order; a path has to encode them.
+const SHOPS: [&str; 3] = ["a", "b, \"c\"/d", "ü"];
+
+impl Keys {
+    fn columns(self) -> &'static str {
+        if self == Keys::One { "id BIGINT PRIMARY KEY" } else { "number INT, shop STRING, PRIMARY KEY (shop, number)" }
+    }
+
+    /// A JSON object with the key of a row before these members.
+    fn with(self, id: i64, members: Value) -> Value {
+        let mut all = match self {
+            Keys::One => json!({"id": id}),
+            Keys::Two => json!({"number": id / 3, "shop": SHOPS[id as usize % 3]}),
+        };
+        let Value::Object(members) = members else { panic!("{members} is no object") };
+        all.as_object_mut().expect("an object").extend(members);
+        all
+    }
+
+    /// The id of a row.
+    pub fn id(self, row: &Value) -> Option<i64> {
+        match self {
+            Keys::One => row["id"].as_i64(),
+            Keys::Two => {
+                let shop = SHOPS.iter().position(|shop| row["shop"] == **shop)?;
+                Some(row["number"].as_i64()? * 3 + shop as i64)
+            }
+        }
+    }
+
+    /// What the order of the rows follows.
+    pub fn order(self, id: i64) -> (i64, i64) {
+        if self == Keys::One { (0, id) } else { (id % 3, id / 3) }
+    }
+
+    /// The key as the endpoints of rows write it.
+    pub fn text(self, id: i64) -> String {
+        if self == Keys::One { id.to_string() } else { json!([SHOPS[id as usize % 3], id / 3]).to_string() }
+    }
+}
+
 /// The table, and views of every kind over it.
-pub fn definitions(format: &str) -> String {
+pub fn definitions(format: &str, keys: Keys) -> String {
+    let key = keys.columns();
     // The default of Debezium.
     let decimals = if format == "json" { "" } else { "FORMAT 'base64'" };
     format!(
-        "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, note STRING, amount DECIMAL(12,2) {decimals}, quantity BIGINT,
+        "CREATE TABLE orders ({key}, status STRING, note STRING, amount DECIMAL(12,2) {decimals}, quantity BIGINT,
                               price DOUBLE, created_at TIMESTAMP NOT NULL)
             WITH (event_time = 'created_at', format = '{format}', partitions = 3);
         CREATE VIEW statuses AS
@@ -121,50 +172,54 @@ fn base64(cents: i64) -> String {
 }
 
 impl Row {
-    fn json(&self, id: i64, keeps_note: bool, decimal: fn(i64) -> String) -> Value {
-        json!({
-            "id": id, "status": self.status, "note": if keeps_note { Some(UNAVAILABLE) } else { self.note },
+    fn json(&self, (keys, id): (Keys, i64), keeps_note: bool, decimal: fn(i64) -> String) -> Value {
+        let members = json!({
+            "status": self.status, "note": if keeps_note { Some(UNAVAILABLE) } else { self.note },
             "amount": self.cents.map(decimal), "quantity": self.quantity, "price": self.price,
             "created_at": self.at / 1_000,
-        })
+        });
+        keys.with(id, members)
     }
 }
 
 impl Change {
     /// As Debezium writes it.
-    pub fn debezium(&self, rows: &Rows) -> Value {
+    pub fn debezium(&self, rows: &Rows, keys: Keys) -> Value {
         let before = |id: i64, before: Before| match (before, rows.0.get(&id)) {
             (Before::Missing, _) | (Before::Full, None) => Value::Null,
-            (Before::KeyOnly, _) => json!({"id": id, "created_at": 0}),
-            (Before::Full, Some(row)) => row.json(id, false, base64),
-            (Before::Wrong, _) => json!({"id": id, "status": "wrong", "quantity": 1_000_000, "created_at": "no time"}),
+            (Before::KeyOnly, _) => keys.with(id, json!({"created_at": 0})),
+            (Before::Full, Some(row)) => row.json((keys, id), false, base64),
+            (Before::Wrong, _) => {
+                keys.with(id, json!({"status": "wrong", "quantity": 1_000_000, "created_at": "no time"}))
+            }
         };
         match self {
             Change::Write { id, row, operation, before: given, keeps_note } => json!({
-                "op": operation, "before": before(*id, *given), "after": row.json(*id, *keeps_note, base64), "source": {"lsn": 1}
+                "op": operation, "before": before(*id, *given), "after": row.json((keys, *id), *keeps_note, base64), "source": {"lsn": 1}
             }),
             Change::Delete { id, before: given } => {
                 // The key at least: a deletion is of one row.
                 let given = if *given == Before::Missing { Before::KeyOnly } else { *given };
                 let before = match before(*id, given) {
-                    Value::Null => json!({"id": id}),
+                    Value::Null => keys.with(*id, json!({})),
                     known => known,
                 };
                 json!({"payload": {"op": "d", "before": before, "after": null}, "schema": {"type": "struct"}})
             }
             Change::Rename { from, to, row } => {
-                json!({"op": "u", "before": {"id": from}, "after": row.json(*to, false, base64)})
+                json!({"op": "u", "before": keys.with(*from, json!({})), "after": row.json((keys, *to), false, base64)})
             }
         }
     }
 
     /// As rows, with the mark of a deletion.
-    pub fn upserts(&self) -> Vec<Value> {
+    pub fn upserts(&self, keys: Keys) -> Vec<Value> {
+        let deleted = |id: i64| keys.with(id, json!({"_deleted": true}));
         match self {
-            Change::Write { id, row, .. } => vec![row.json(*id, false, decimal)],
-            Change::Delete { id, .. } => vec![json!({"id": id, "_deleted": true})],
+            Change::Write { id, row, .. } => vec![row.json((keys, *id), false, decimal)],
+            Change::Delete { id, .. } => vec![deleted(*id)],
             Change::Rename { from, to, row } => {
-                vec![json!({"_deleted": true, "id": from}), json!({"_deleted": false}), row.json(*to, false, decimal)]
+                vec![deleted(*from), json!({"_deleted": false}), row.json((keys, *to), false, decimal)]
             }
         }
     }

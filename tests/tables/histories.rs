@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use world::World;
 
-use crate::changes::{BATCH_VIEWS, Change, Rows, change, check, definitions};
+use crate::changes::{BATCH_VIEWS, Change, Keys, Rows, change, check, definitions};
 
 /// A short log: it is trimmed as soon as runs and archive allow it, so a start needs the archive.
 const SHORT_LOG: &str = "dedup_horizon_events = 50\nlog_segment_bytes = 4096\narchive_wait_ms = 20\n";
@@ -36,12 +36,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 3..14)
 }
 
-fn post(world: &World, rows: &mut Rows, changes: &[Change], is_debezium: bool) {
+fn post(world: &World, rows: &mut Rows, changes: &[Change], (is_debezium, keys): (bool, Keys)) {
     let mut lines = Vec::new();
     for change in changes {
         match is_debezium {
-            true => lines.push(change.debezium(rows)),
-            false => lines.extend(change.upserts()),
+            true => lines.push(change.debezium(rows, keys)),
+            false => lines.extend(change.upserts(keys)),
         }
         rows.apply(change, is_debezium);
     }
@@ -63,22 +63,27 @@ fn answer_renames(changes: &[Change]) -> u64 {
     changes.iter().filter(|change| matches!(change, Change::Rename { from, to, .. } if from != to)).count() as u64
 }
 
-fn check_all(world: &World, rows: &Rows, context: &str) {
+fn check_all(world: &World, rows: &Rows, keys: Keys, context: &str) {
     for view in BATCH_VIEWS.into_iter().chain(["totals"]) {
         check(world, rows, view, "", context);
     }
     let listed = world.get("/v1/tables/orders/rows?limit=10000").json();
-    let ids: Vec<i64> = listed["rows"].as_array().expect("rows").iter().filter_map(|row| row["id"].as_i64()).collect();
-    assert_eq!(ids, rows.0.keys().copied().collect::<Vec<_>>(), "{context}");
+    let ids: Vec<i64> = listed["rows"].as_array().expect("rows").iter().filter_map(|row| keys.id(row)).collect();
+    let mut expected: Vec<i64> = rows.0.keys().copied().collect();
+    expected.sort_by_key(|id| keys.order(*id));
+    assert_eq!(ids, expected, "{context}");
     for row in listed["rows"].as_array().expect("rows") {
-        let expected = &rows.0[&row["id"].as_i64().expect("an id")];
+        let id = keys.id(row).expect("a key");
+        let alone = world.get(&format!("/v1/tables/orders/rows/{}", world::encoded(&keys.text(id))));
+        assert_eq!((alone.status, &alone.json()), (200, row), "{context}");
+        let expected = &rows.0[&id];
         let found = (row["status"].as_str(), row["note"].as_str(), row["quantity"].as_i64());
         assert_eq!(found, (expected.status, expected.note, expected.quantity), "{context}: {row}");
     }
 }
 
-fn follow(steps: &[Step], is_debezium: bool) {
-    let mut world = World::stopped(&definitions(if is_debezium { "debezium-json" } else { "json" }));
+fn follow(steps: &[Step], is_debezium: bool, keys: Keys) {
+    let mut world = World::stopped(&definitions(if is_debezium { "debezium-json" } else { "json" }, keys));
     world.set_limits(SHORT_LOG);
     world.start();
     let (mut rows, mut last) = (Rows::default(), Vec::new());
@@ -86,10 +91,10 @@ fn follow(steps: &[Step], is_debezium: bool) {
         let context = format!("step {number}");
         match step {
             Step::Post(changes) => {
-                post(&world, &mut rows, changes, is_debezium);
+                post(&world, &mut rows, changes, (is_debezium, keys));
                 last.clone_from(changes);
             }
-            Step::Repeat => post(&world, &mut rows, &last, is_debezium),
+            Step::Repeat => post(&world, &mut rows, &last, (is_debezium, keys)),
             Step::Run { view, full } => {
                 let run = world.run(BATCH_VIEWS[*view], *full);
                 assert_eq!(run["state"], json!("published"), "{context}: {run}");
@@ -114,7 +119,7 @@ fn follow(steps: &[Step], is_debezium: bool) {
                 world.start();
             }
         }
-        check_all(&world, &rows, &context);
+        check_all(&world, &rows, keys, &context);
     }
     // Both layers from the first change on, whatever was published before.
     for view in BATCH_VIEWS {
@@ -133,11 +138,18 @@ proptest! {
 
     #[test]
     fn figures_over_row_changes_equal_a_fold_of_the_rows(steps in steps()) {
-        follow(&steps, true);
+        follow(&steps, true, Keys::One);
     }
 
     #[test]
     fn figures_over_upserts_equal_a_fold_of_the_rows(steps in steps()) {
-        follow(&steps, false);
+        follow(&steps, false, Keys::One);
+    }
+
+    #[test]
+    fn figures_over_rows_with_keys_of_several_columns_equal_a_fold_of_the_rows(
+        steps in steps(), is_debezium in any::<bool>(),
+    ) {
+        follow(&steps, is_debezium, Keys::Two);
     }
 }

@@ -19,10 +19,10 @@ const SECOND: i64 = 1_000_000;
 /// A short log: it is trimmed as soon as runs and archive allow it, so most changes are only in the archive.
 const SHORT_LOG: &str = "dedup_horizon_events = 50\nlog_segment_bytes = 4096\narchive_wait_ms = 20\n";
 
-/// `spread` has several partitions, and times of the past: there, a row that is written again after its deletion has an earlier time.
+/// `spread` has keys of two columns, several partitions, and times of the past: there, a row that is written again after its deletion has an earlier time.
 const TABLES: &str = "
     CREATE TABLE items (id STRING PRIMARY KEY, n BIGINT, label STRING, at TIMESTAMP) WITH (event_time = 'at');
-    CREATE TABLE spread (id BIGINT PRIMARY KEY, n BIGINT, at TIMESTAMP) WITH (event_time = 'at', partitions = 3);
+    CREATE TABLE spread (id BIGINT, shop STRING, n BIGINT, at TIMESTAMP, PRIMARY KEY (shop, id)) WITH (event_time = 'at', partitions = 3);
     CREATE VIEW item_counts AS SELECT COUNT(*) AS n FROM items;
     CREATE VIEW spread_counts AS SELECT COUNT(*) AS n FROM spread;";
 
@@ -66,6 +66,16 @@ struct Model {
     spread: Changelog<i64>,
 }
 
+/// One of few: many rows of `spread` differ by their id alone.
+fn shop(id: i64) -> String {
+    format!("shop {}", id % 2)
+}
+
+/// The text of a key.
+fn key_text(table: &str, id: i64) -> String {
+    if table == "items" { format!("item {id:02}") } else { json!([shop(id), id]).to_string() }
+}
+
 fn label(n: i64) -> String {
     format!("label {}", n % 7)
 }
@@ -76,19 +86,23 @@ impl Model {
         let log = if is_text { &mut self.items } else { &mut self.spread };
         let mut body = String::new();
         for (id, change) in changes {
-            let key = if is_text { json!(format!("item {id:02}")) } else { json!(id) };
+            let key = json!(format!("item {id:02}"));
             match change {
                 Some((at, n)) => {
                     log.write(&format!("{id:02}"), *at, *n);
                     let row = match is_text {
                         true => json!({"id": key, "n": n, "label": label(*n), "at": at / 1_000}),
-                        false => json!({"id": key, "n": n, "at": at / 1_000}),
+                        false => json!({"id": id, "shop": shop(*id), "n": n, "at": at / 1_000}),
                     };
                     body += &format!("{row}\n");
                 }
                 None => {
                     log.delete(&format!("{id:02}"), NOW);
-                    body += &format!("{}\n", json!({"id": key, "_deleted": true}));
+                    let deleted = match is_text {
+                        true => json!({"id": key, "_deleted": true}),
+                        false => json!({"id": id, "shop": shop(*id), "_deleted": true}),
+                    };
+                    body += &format!("{deleted}\n");
                 }
             }
         }
@@ -100,8 +114,7 @@ impl Model {
     fn rows(&self, table: &str, instant: i64) -> BTreeMap<String, i64> {
         let log = if table == "items" { &self.items } else { &self.spread };
         let row = |id: i64| Some((id, *log.as_of(&format!("{id:02}"), instant, log.len())?));
-        let key = |id: i64| if table == "items" { format!("item {id:02}") } else { id.to_string() };
-        (0..12).filter_map(row).map(|(id, n)| (key(id), n)).collect()
+        (0..12).filter_map(row).map(|(id, n)| (key_text(table, id), n)).collect()
     }
 
     fn check(&self, world: &World, table: &str, instant: i64, limit: usize, context: &str) {
@@ -111,7 +124,7 @@ impl Model {
         let numbers = found.iter().map(|(key, row)| (key.clone(), row["n"].as_i64().expect("a number")));
         assert_eq!(numbers.collect::<BTreeMap<_, _>>(), expected, "{context}: {table} at {instant}, pages of {limit}");
         for id in 0..13 {
-            let key = if table == "items" { format!("item {id:02}") } else { id.to_string() };
+            let key = key_text(table, id);
             let answer = world.get(&format!("/v1/tables/{table}/rows/{}?as_of={at}", world::encoded(&key)));
             match expected.get(&key) {
                 Some(n) => {
@@ -139,7 +152,8 @@ fn pages(world: &World, table: &str, query: &str, limit: usize) -> BTreeMap<Stri
         let some = page["rows"].as_array().expect("rows");
         assert!(some.len() <= limit, "{page}");
         for row in some {
-            let key = row["id"].as_str().map_or_else(|| row["id"].to_string(), str::to_owned);
+            let several = || json!([row["shop"], row["id"]]).to_string();
+            let key = row["id"].as_str().map_or_else(several, str::to_owned);
             assert!(rows.insert(key.clone(), row.clone()).is_none(), "{key} is listed once");
         }
         let Some(next) = page["next"].as_str() else { return rows };

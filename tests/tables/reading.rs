@@ -6,6 +6,7 @@ use world::World;
 const TABLES: &str = "
     CREATE TABLE items (sku STRING PRIMARY KEY, price DECIMAL(10,2), at TIMESTAMP) WITH (event_time = 'at', partitions = 3);
     CREATE TABLE numbers (id INT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', partitions = 2);
+    CREATE TABLE parts (shop STRING, number INT, at TIMESTAMP, PRIMARY KEY (shop, number)) WITH (event_time = 'at');
     CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at');
     CREATE VIEW item_counts AS SELECT COUNT(*) AS n FROM items;";
 
@@ -72,6 +73,11 @@ fn requests_for_rows_that_cannot_be_are_refused() {
         ("/v1/tables/numbers/rows/3000000000", 400, "invalid_parameter"),
         ("/v1/tables/numbers/rows/7?x=1", 400, "unknown_parameter"),
         ("/v1/tables/numbers/rows/7", 404, "unknown_row"),
+        ("/v1/tables/parts/rows/7", 400, "invalid_parameter"),
+        ("/v1/tables/parts/rows/%5B%22a%22%5D", 400, "invalid_parameter"),
+        ("/v1/tables/parts/rows/%5B7,%22a%22%5D", 400, "invalid_parameter"),
+        ("/v1/tables/parts/rows?after=a", 400, "invalid_parameter"),
+        ("/v1/tables/parts/rows/%5B%22a%22,7%5D", 404, "unknown_row"),
     ] {
         let answer = world.get(path);
         assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{path}: {}", answer.text);
@@ -85,6 +91,33 @@ fn requests_for_rows_that_cannot_be_are_refused() {
     let ids: Vec<_> = listed["rows"].as_array().expect("rows").iter().map(|row| row["id"].clone()).collect();
     assert_eq!(ids, [json!(-5), json!(4)], "in the order of numbers");
     assert_eq!(world.get("/v1/tables/numbers/rows/-5").status, 200);
+}
+
+#[test]
+fn rows_with_keys_of_several_columns_are_named_by_an_array() {
+    let world = World::new(TABLES);
+    let part = |shop: &str, number: i64| json!({"shop": shop, "number": number, "at": number}).to_string();
+    let body = [part("b", 2), part("a", 10), part("b", 1), part("a", -3), part("", 5)].join("\n");
+    assert_eq!(world.post("/v1/events/parts", body).json()["accepted"], json!(5));
+    let page = |after: &str| {
+        let answer = world.get(&format!("/v1/tables/parts/rows?limit=2{after}")).json();
+        let rows = answer["rows"].as_array().expect("rows").iter();
+        (rows.map(|row| json!([row["shop"], row["number"]])).collect::<Vec<_>>(), answer["next"].clone())
+    };
+    let (first, next) = page("");
+    assert_eq!((first, &next), (vec![json!(["", 5]), json!(["a", -3])], &json!("[\"a\",-3]")));
+    let (second, next) = page(&format!("&after={}", world::encoded(next.as_str().expect("a key"))));
+    assert_eq!((second, &next), (vec![json!(["a", 10]), json!(["b", 1])], &json!("[\"b\",1]")));
+    let (third, next) = page(&format!("&after={}", world::encoded(next.as_str().expect("a key"))));
+    assert_eq!((third, next), (vec![json!(["b", 2])], Value::Null));
+    // Any spacing is the same key.
+    let row = world.get(&format!("/v1/tables/parts/rows/{}", world::encoded("[ \"a\", 10 ]")));
+    assert_eq!((row.status, &row.json()["at"]), (200, &json!("1970-01-01T00:00:00.010Z")));
+    let detail = world.get("/v1/tables/parts/rows/a").json()["detail"].clone();
+    let example = "the key of parts is a JSON array of the values of shop, number, such as [\"abc\",2], not a";
+    assert_eq!(detail, json!(example));
+    let gone = world.get(&format!("/v1/tables/parts/rows/{}", world::encoded("[\"c\",1]"))).json()["detail"].clone();
+    assert_eq!(gone, json!("the table parts has no row with the key [\"c\",1]"));
 }
 
 #[test]

@@ -200,7 +200,7 @@ struct ColumnsRead(Vec<usize>);
 
 impl ColumnsRead {
     fn of(stream: &Stream, table: &LookupTable) -> ColumnsRead {
-        let key = stream.table.map(|rows| rows.key);
+        let key = stream.table.map(|rows| rows.key.first());
         let mut columns: Vec<usize> = table.columns().to_vec();
         columns.extend(key.into_iter().chain([stream.event_time]).chain(stream.retracted()));
         columns.sort_unstable();

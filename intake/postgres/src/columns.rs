@@ -126,13 +126,14 @@ fn write_text(text: &str, json: &mut Vec<u8>) {
 /// Writes the columns of a table as JSON.
 pub(crate) struct RowWriter {
     columns: Vec<TakenColumn>,
-    pub key: usize,
+    /// Indexes of the columns that together name a row.
+    pub key: Vec<usize>,
     /// The text of a value that did not change and is not known.
     unchanged: &'static str,
 }
 
 impl RowWriter {
-    pub fn new(columns: Vec<TakenColumn>, key: usize, unchanged: &'static str) -> RowWriter {
+    pub fn new(columns: Vec<TakenColumn>, key: Vec<usize>, unchanged: &'static str) -> RowWriter {
         RowWriter { columns, key, unchanged }
     }
 
@@ -140,11 +141,17 @@ impl RowWriter {
         &self.columns
     }
 
-    /// A change: the operation, its time, the key before it where it says so, and the row after it.
-    pub fn change(&self, op: &str, timestamp_ms: i64, before: Option<Field<'_>>, after: Option<&[Field<'_>]>) -> Bytes {
+    /// A change: the operation, its time, the key of the row before it where it says so, and the row after it.
+    pub fn change(
+        &self,
+        op: &str,
+        timestamp_ms: i64,
+        before: Option<&[Field<'_>]>,
+        after: Option<&[Field<'_>]>,
+    ) -> Bytes {
         let mut json = format!("{{\"op\":\"{op}\",\"source\":{{\"ts_ms\":{timestamp_ms}}},\"before\":").into_bytes();
         match before {
-            Some(key) => self.write(std::iter::once((&self.columns[self.key], &key)), &mut json),
+            Some(row) => self.write(self.key.iter().map(|index| (&self.columns[*index], &row[*index])), &mut json),
             None => json.extend_from_slice(b"null"),
         }
         json.extend_from_slice(b",\"after\":");
@@ -235,15 +242,15 @@ mod tests {
     fn changes_have_the_form_of_debezium() {
         let column = |name: &str, takes| TakenColumn { name: name.to_owned(), declared: String::new(), takes };
         let columns = vec![column("id", ColumnUse::BigInt), column("a \"b\"", ColumnUse::Text)];
-        let writer = RowWriter::new(columns, 0, "\0unchanged");
+        let writer = RowWriter::new(columns, vec![0], "\0unchanged");
         let text = |bytes: Bytes| String::from_utf8(bytes.into()).expect("UTF-8");
         let row = [Field::Text("2"), Field::Unchanged];
         assert_eq!(
-            text(writer.change("u", 7, Some(Field::Text("1")), Some(&row))),
+            text(writer.change("u", 7, Some(&[Field::Text("1"), Field::Null]), Some(&row))),
             r#"{"op":"u","source":{"ts_ms":7},"before":{"id":1},"after":{"id":2,"a \"b\"":"\u0000unchanged"}}"#
         );
         assert_eq!(
-            text(writer.change("d", 7, Some(Field::Text("1")), None)),
+            text(writer.change("d", 7, Some(&[Field::Text("1"), Field::Null]), None)),
             r#"{"op":"d","source":{"ts_ms":7},"before":{"id":1},"after":null}"#
         );
         let row = [Field::Text("3"), Field::Null];

@@ -65,16 +65,21 @@ impl Table {
     }
 
     /// Checks that the key names one row, and that updates and deletions have it.
-    pub async fn check_key(&self, session: &Session, key: &str) -> Result<Rows, OutboxError> {
+    pub async fn check_key(&self, session: &Session, key: &[&str]) -> Result<Rows, OutboxError> {
+        // An index over some of the columns names rows, too.
         let statement = "SELECT c.relkind::text, EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique \
-                         AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum), \
+                         AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
+                         AND (i.indkey::int2[])[0:i.indnkeyatts - 1] <@ k.columns), \
                          c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid \
                          AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
-                         AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) \
-                         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2::text::name WHERE c.oid = $1";
+                         AND k.columns <@ (i.indkey::int2[])[0:i.indnkeyatts - 1]) \
+                         FROM pg_class c, LATERAL (SELECT array_agg(a.attnum) AS columns FROM pg_attribute a \
+                         WHERE a.attrelid = c.oid AND a.attname::text = ANY ($2::text[])) k WHERE c.oid = $1";
         let row = session.row(statement, &[&self.oid, &key], "").await?;
         let (kind, is_unique, is_named): (String, bool, bool) = (value(&row, 0)?, value(&row, 1)?, value(&row, 2)?);
-        let (table, column) = (&self.name, identifier(key));
+        let (table, quoted) = (&self.name, key.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "));
+        let is_required = key.iter().all(|name| self.columns.get(*name).is_some_and(|found| found.is_required));
+        let key = key.join(", ");
         let rows = match kind.as_str() {
             "r" => Rows::Own,
             "p" => Rows::OfPartitions,
@@ -83,12 +88,12 @@ impl Table {
                 return Err(OutboxError::setup(problem, "name the table that has the rows"));
             }
         };
-        if !is_unique || !self.columns.get(key).is_some_and(|found| found.is_required) {
+        if !is_unique || !is_required {
             let problem =
                 format!("{key} does not name the rows of {table}: it has no unique index of its own, or may be null");
             let help = format!(
-                "ALTER TABLE {table} ADD PRIMARY KEY ({column}), or declare another column as PRIMARY KEY; keys of several columns, and \
-                 DEFERRABLE ones, are not supported"
+                "ALTER TABLE {table} ADD PRIMARY KEY ({quoted}), or declare other columns as PRIMARY KEY; DEFERRABLE keys are not \
+                 supported"
             );
             return Err(OutboxError::setup(problem, help));
         }

@@ -38,8 +38,8 @@ pub struct FollowedTable {
     /// `NAME` or `SCHEMA.NAME`.
     pub table: String,
     pub columns: Vec<TakenColumn>,
-    /// Index of the column that names rows.
-    pub key: usize,
+    /// Indexes of the columns that together name a row.
+    pub key: Vec<usize>,
     pub names: SlotNames,
     /// The text of a value that did not change and is not known.
     pub unchanged: &'static str,
@@ -109,7 +109,8 @@ impl TableReader {
         let checked_at = session.lsn("pg_current_wal_insert_lsn()").await?;
         let table = Table::read(&session, &name, "table").await?;
         let types = table.check_taken(&columns)?;
-        let rows = table.check_key(&session, &columns[key].name).await?;
+        let key_names: Vec<&str> = key.iter().map(|index| columns[*index].name.as_str()).collect();
+        let rows = table.check_key(&session, &key_names).await?;
         let taken: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         ensure_publication(&session, &names.publication, Published::Changes(&table, &taken)).await?;
         let is_new = ensure_slot(&session, &database, &names.slot, IfMissing::Create).await?;
@@ -246,9 +247,10 @@ impl TableReader {
     fn payload(&mut self, change: &RowChange) -> Result<bytes::Bytes, OutboxError> {
         let indexes = self.indexes(&change.relation)?;
         let old = change.old.as_ref().map(|old| fields(&old.values, &indexes)).transpose()?;
-        let key = |row: &[Field<'_>]| match row[self.writer.key] {
-            Field::Text(_) => Ok(()),
-            _ => Err(OutboxError::setup(
+        let is_known = |row: &[Field<'_>], index: &usize| matches!(row.get(*index), Some(Field::Text(_)));
+        let key = |row: &[Field<'_>]| match self.writer.key.iter().all(|index| is_known(row, index)) {
+            true => Ok(()),
+            false => Err(OutboxError::setup(
                 format!("a change of {} does not say which row it is of", self.table.name),
                 format!(
                     "ALTER TABLE {} REPLICA IDENTITY FULL, then SELECT pg_drop_replication_slot('..')",
@@ -260,20 +262,20 @@ impl TableReader {
         let Some(new) = &change.new else {
             let old = old.unwrap_or_default();
             key(&old)?;
-            return Ok(self.writer.change("d", timestamp_ms, Some(old[self.writer.key]), None));
+            return Ok(self.writer.change("d", timestamp_ms, Some(&old), None));
         };
         let mut new = fields(new, &indexes)?;
         if let (Some(old), Some(OldRow { is_whole, .. })) = (&old, &change.old) {
             for (index, field) in new.iter_mut().enumerate() {
-                if *field == Field::Unchanged && (*is_whole || index == self.writer.key) {
+                if *field == Field::Unchanged && (*is_whole || self.writer.key.contains(&index)) {
                     *field = old[index];
                 }
             }
         }
         key(&new)?;
-        let before = old.map(|old| old[self.writer.key]).filter(|before| *before != new[self.writer.key]);
+        let before = old.filter(|old| self.writer.key.iter().any(|index| old[*index] != new[*index]));
         let op = if change.is_update { "u" } else { "c" };
-        Ok(self.writer.change(op, timestamp_ms, before, Some(&new)))
+        Ok(self.writer.change(op, timestamp_ms, before.as_deref(), Some(&new)))
     }
 
     /// The indexes of the columns that are taken among those of a change.

@@ -25,6 +25,9 @@ use super::reject_reason::RejectReason;
 use super::table_changes::{KeptValues, OTHER_PARTITION};
 use super::{DecodeError, Decoded, Options};
 
+/// The values of a key, each as in JSON.
+type KeyValues = Vec<Bytes>;
+
 /// The name under which a key that is a value alone is read.
 const KEY_ALONE: &str = "key";
 
@@ -36,8 +39,8 @@ struct Changes<'a> {
     options: Options,
     /// The records that delete a row, each with the key as in JSON.
     deletions: Vec<(usize, Bytes)>,
-    /// The keys before updates, as in JSON.
-    keys_before: HashMap<usize, Bytes>,
+    /// The keys before updates.
+    keys_before: HashMap<usize, KeyValues>,
     /// The columns of written rows whose values the sender does not know.
     unknown: HashMap<usize, Vec<usize>>,
     /// The first record that deletes all rows.
@@ -80,8 +83,18 @@ impl Changes<'_> {
         self.records.stream
     }
 
-    fn key_column(&self) -> &Column {
-        &self.records.stream.columns[self.table.key]
+    fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.records.stream.row_key()
+    }
+
+    /// The values of the key among the fields of a record; `None`: it does not have all of the fields.
+    fn keys(&self, rows: &RecordBatch) -> Option<Vec<ArrayRef>> {
+        let schema = rows.schema();
+        self.key_columns().map(|column| Some(Arc::clone(rows.column(column_of(&schema, column)?)))).collect()
+    }
+
+    fn no_key(&self) -> String {
+        RejectReason::NoPrimaryKey { column: &self.records.stream.columns[self.table.key.first()] }.to_string()
     }
 
     /// A record without a value deletes the row that its key names.
@@ -102,9 +115,7 @@ impl Changes<'_> {
 
     /// The key of a record: Avro, or as in a topic of JSON.
     fn record_key(&self, index: usize) -> Result<Bytes, String> {
-        let column = self.key_column();
-        let no_key = || RejectReason::NoPrimaryKey { column }.to_string();
-        let key = self.records.records[index].key.as_ref().ok_or_else(no_key)?;
+        let key = self.records.records[index].key.as_ref().ok_or_else(|| self.no_key())?;
         let Some(id) = schema_id(key) else { return Ok(key.clone()) };
         let schema = match self.schemas.get(&id) {
             Some(Ok(schema)) => schema,
@@ -114,21 +125,27 @@ impl Changes<'_> {
         let (schema, is_alone) = as_record(schema)?;
         let read =
             read_alone(id, &schema, key).map_err(|reason| format!("cannot read the key with schema {id}: {reason}"))?;
-        let at = if is_alone { Some(0) } else { column_of(&read.schema(), column) };
-        let at = at.ok_or_else(|| format!("the key of the record does not have the field {}", column.name))?;
-        key_json(read.column(at), 0).ok_or_else(no_key)
+        let keys = if is_alone { Some(vec![Arc::clone(read.column(0))]) } else { self.keys(&read) };
+        let keys = keys.filter(|keys| keys.len() == self.table.key.len()).ok_or_else(|| {
+            let names: Vec<&str> = self.key_columns().map(|column| column.name.as_str()).collect();
+            format!("the key of the record does not have the field {}", names.join(" or "))
+        })?;
+        key_values(&keys, 0).map(joined_key).ok_or_else(|| self.no_key())
     }
 
     /// The rows that change events write; the others delete rows, or are rejected.
     fn rows_of_envelopes(&mut self, read: RecordRows) -> Result<RecordRows, ArrowError> {
         let envelopes = Envelopes::of(&read.rows);
-        let key_before = envelopes.before().and_then(|before| {
+        let before = envelopes.before();
+        let keys_before: Option<Vec<ArrayRef>> = before.and_then(|before| {
             let names = Schema::new(before.fields().clone());
-            Some((before, Arc::clone(before.column(column_of(&names, self.key_column())?))))
+            self.key_columns().map(|column| Some(Arc::clone(before.column(column_of(&names, column)?)))).collect()
         });
+        let no_key = self.no_key();
+        // The key of the row before the change, if that row is there.
         let key_before = |event: usize| {
-            let (before, keys) = key_before.as_ref()?;
-            before.is_valid(event).then(|| key_json(keys, event)).flatten()
+            let key = || keys_before.as_ref().and_then(|keys| key_values(keys, event)).ok_or_else(|| no_key.clone());
+            before.is_some_and(|before| before.is_valid(event)).then(key)
         };
         let (mut rows, mut records, mut facts): (Vec<usize>, Vec<usize>, Vec<ChangeFacts>) = Default::default();
         for (event, index) in read.records.iter().copied().enumerate() {
@@ -143,15 +160,20 @@ impl Changes<'_> {
                 Ok(of_event) if of_event.is_deletion() => {
                     let without_key = self.records.records[index].key.is_none();
                     let key = match key_before(event) {
-                        Some(key) => Ok(key),
+                        Some(key) => key.map(joined_key),
                         None if without_key => Err(WITHOUT_BEFORE.to_string()),
                         None => self.record_key(index),
                     };
                     self.delete(index, key);
                 }
                 Ok(of_event) if envelopes.has_after(event) => {
-                    if let Some(key) = key_before(event).filter(|_| of_event.operation == "u") {
-                        self.keys_before.insert(index, key);
+                    match key_before(event).filter(|_| of_event.operation == "u") {
+                        Some(Ok(key)) => _ = self.keys_before.insert(index, key),
+                        Some(Err(reason)) => {
+                            self.records.reject(index, &reason);
+                            continue;
+                        }
+                        None => {}
                     }
                     rows.push(event);
                     records.push(index);
@@ -167,13 +189,13 @@ impl Changes<'_> {
 
     /// The rows without the mark of a deletion; the others delete the row of their key.
     fn rows_without_deleted(&mut self, read: RecordRows) -> Result<RecordRows, ArrowError> {
-        let (deleted, schema) = (read.rows.column_by_name(RowTable::DELETED), read.rows.schema());
+        let deleted = read.rows.column_by_name(RowTable::DELETED);
         let Some(deleted) = deleted.and_then(|deleted| deleted.as_boolean_opt()) else { return Ok(read) };
         let is_deleted = |row: usize| deleted.is_valid(row) && deleted.value(row);
-        let keys = column_of(&schema, self.key_column()).map(|at| Arc::clone(read.rows.column(at)));
+        let keys = self.keys(&read.rows);
         for (row, index) in read.records.iter().copied().enumerate().filter(|(row, _)| is_deleted(*row)) {
-            let key = keys.as_ref().and_then(|keys| key_json(keys, row));
-            let key = key.ok_or_else(|| RejectReason::NoPrimaryKey { column: self.key_column() }.to_string());
+            let key = keys.as_ref().and_then(|keys| key_values(keys, row));
+            let key = key.map(joined_key).ok_or_else(|| self.no_key());
             self.delete(index, key);
         }
         let is_kept: BooleanArray = (0..read.rows.num_rows()).map(|row| Some(!is_deleted(row))).collect();
@@ -192,7 +214,7 @@ impl Changes<'_> {
         }
         let schema = read.rows.schema();
         let mut columns = read.rows.columns().to_vec();
-        for (index, column) in self.records.stream.own_columns().filter(|(index, _)| *index != self.table.key) {
+        for (index, column) in self.records.stream.own_columns().filter(|(index, _)| !self.table.key.contains(index)) {
             let Some(at) = column_of(&schema, column) else { continue };
             let Some(texts) = read.rows.column(at).as_string_opt::<i32>() else { continue };
             let is_unknown: BooleanArray =
@@ -212,13 +234,18 @@ impl Changes<'_> {
     /// Casts rows to the columns of the table. Rejects those that do not fit, and changes of a key that may be in another partition.
     fn cast(&mut self, read: RecordRows) -> Result<Option<RecordRows>, ArrowError> {
         let Some(cast) = self.records.cast(read, self.options)? else { return Ok(None) };
-        let keys = Arc::clone(cast.rows.column(self.table.key));
-        let is_text = self.key_column().data_type == DataType::String;
+        let keys: Vec<ArrayRef> = self.table.key.iter().map(|index| Arc::clone(cast.rows.column(*index))).collect();
+        let are_texts: Vec<bool> = self.key_columns().map(|column| column.data_type == DataType::String).collect();
         let mut is_kept = vec![true; cast.records.len()];
         for (row, index) in cast.records.iter().copied().enumerate() {
-            let key = key_json(&keys, row);
-            let is_other =
-                |before: &Bytes| key.as_deref() != Some(if is_text { before } else { without_quotes(before) });
+            let key = key_values(&keys, row);
+            let is_equal = |(is_text, (key, before)): (&bool, (&Bytes, &Bytes))| {
+                let before: &[u8] = if *is_text { before } else { without_quotes(before) };
+                key.as_ref() == before
+            };
+            let is_other = |before: &KeyValues| {
+                key.as_ref().is_none_or(|key| !are_texts.iter().zip(key.iter().zip(before)).all(is_equal))
+            };
             match self.keys_before.get(&index).is_some_and(is_other) {
                 true if self.stream().partitions > 1 => {
                     is_kept[row] = false;
@@ -264,7 +291,7 @@ impl Changes<'_> {
         // Only rows that were accepted: both changes or none.
         let accepted = written.iter().flat_map(|rows| rows.records.iter().copied());
         let mut renamed: Vec<(usize, Bytes)> =
-            accepted.filter_map(|index| Some((index, self.keys_before.remove(&index)?))).collect();
+            accepted.filter_map(|index| Some((index, joined_key(self.keys_before.remove(&index)?)))).collect();
         renamed.sort_unstable_by_key(|(index, _)| *index);
         let is_renamed: Vec<usize> = renamed.iter().map(|(index, _)| *index).collect();
         let mut deletions = std::mem::take(&mut self.deletions);
@@ -294,14 +321,27 @@ impl Changes<'_> {
     }
 }
 
-/// A key as it is in JSON; `None` if it is NULL.
-fn key_json(keys: &ArrayRef, row: usize) -> Option<Bytes> {
-    let key = match keys.data_type() {
-        ArrowType::Dictionary(_, values) => cast(&keys.slice(row, 1), values).ok()?,
-        _ => keys.slice(row, 1),
+/// A key; `None` if one of its values is NULL.
+fn key_values(keys: &[ArrayRef], row: usize) -> Option<KeyValues> {
+    keys.iter().map(|values| value_json(values, row)).collect()
+}
+
+/// A key as records of JSON have it.
+fn joined_key(mut values: KeyValues) -> Bytes {
+    match values.len() {
+        1 => values.remove(0),
+        _ => [b"[".as_slice(), &values.join(&b","[..]), b"]"].concat().into(),
+    }
+}
+
+/// A value as it is in JSON; `None` if it is NULL.
+fn value_json(values: &ArrayRef, row: usize) -> Option<Bytes> {
+    let value = match values.data_type() {
+        ArrowType::Dictionary(_, values_type) => cast(&values.slice(row, 1), values_type).ok()?,
+        _ => values.slice(row, 1),
     };
-    let text = key.is_valid(0).then(|| array_value_to_string(&key, 0).ok()).flatten()?;
-    Some(if key.data_type().is_integer() { text.into() } else { serde_json::to_vec(&text).ok()?.into() })
+    let text = value.is_valid(0).then(|| array_value_to_string(&value, 0).ok()).flatten()?;
+    Some(if value.data_type().is_integer() { text.into() } else { serde_json::to_vec(&text).ok()?.into() })
 }
 
 /// The key of a number, which may be a text.

@@ -122,7 +122,7 @@ impl ColumnCast {
                 let missing = |_: &Column| format!("{}: the event time is missing", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
-            if is_key(&self.stream, index) {
+            if self.stream.table.is_some_and(|rows| rows.key.only() == Some(index)) {
                 let empty = |column: &Column| RejectReason::EmptyKey { column }.to_string();
                 rejections.add_as(column, |row| is_empty_text(&values, row), empty);
             }
@@ -170,7 +170,7 @@ impl ColumnCast {
 
 /// Whether a column is the key of a table.
 fn is_key(stream: &Stream, index: usize) -> bool {
-    stream.table.is_some_and(|rows| rows.key == index)
+    stream.table.is_some_and(|rows| rows.key.contains(&index))
 }
 
 fn is_empty_text(values: &ArrayRef, row: usize) -> bool {

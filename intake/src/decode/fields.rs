@@ -47,11 +47,13 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// The field of one column alone; others are ignored.
-    pub(super) fn of_column(stream: &'a Stream, index: usize) -> Fields<'a> {
+    /// The fields of some columns alone; others are ignored.
+    pub(super) fn of_columns(stream: &'a Stream, indexes: &[usize]) -> Fields<'a> {
         let (columns, top) = (stream.declared(), Members::default());
         let mut fields = Fields { columns, reject_unknown: false, top, nested: 0 };
-        fields.top.insert(columns[index].field().levels(), index, &mut fields.nested);
+        for index in indexes {
+            fields.top.insert(columns[*index].field().levels(), *index, &mut fields.nested);
+        }
         fields
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use arrow::array::{PrimitiveArray, RecordBatch};
+use arrow::array::{Array, PrimitiveArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use shared::stream::Stream;
 use shared::time::{MICROS_PER_SECOND, Micros};
@@ -51,7 +51,10 @@ impl Outcome {
         Decoded {
             id_hashes: stream.primary_key.map(hashes),
             entity_hashes,
-            changes: stream.table.map(|table| TableChanges::of_keys(rows.column(table.key))),
+            changes: stream.table.map(|table| {
+                let keys: Vec<&dyn Array> = table.key.iter().map(|index| rows.column(*index).as_ref()).collect();
+                TableChanges::of_keys(&keys)
+            }),
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,

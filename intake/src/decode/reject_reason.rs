@@ -44,6 +44,10 @@ pub(super) enum RejectReason<'a> {
     NoPrimaryKey { column: &'a Column },
     #[error("{}: the primary key may not be empty", column.name)]
     EmptyKey { column: &'a Column },
+    #[error(
+        "the key of the record is neither an object with the {columns} columns of the key nor an array of their values"
+    )]
+    NoKeyArray { columns: usize },
     #[error("{}: the entity may not be null or empty", column.name)]
     NoEntity { column: &'a Column },
     #[error("{}: the event belongs to another entity than the path names", column.name)]

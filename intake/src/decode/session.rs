@@ -230,13 +230,17 @@ impl<'a> Session<'a> {
         if deletes {
             self.row.cells[self.stream.event_time] = Cell::Integer(0);
         }
-        let key = self.stream.table.map(|table| table.key).unwrap_or_default();
-        match self.row.cells[key] {
-            Cell::Missing | Cell::Null => Err(RejectReason::NoPrimaryKey { column: &self.stream.columns[key] }),
-            // No path could name the row.
-            Cell::Text("") => Err(RejectReason::EmptyKey { column: &self.stream.columns[key] }),
-            _ => Ok(()),
+        let Some(table) = self.stream.table else { return Ok(()) };
+        for index in table.key.iter() {
+            let column = &self.stream.columns[*index];
+            match self.row.cells[*index] {
+                Cell::Missing | Cell::Null => return Err(RejectReason::NoPrimaryKey { column }),
+                // No path could name the row.
+                Cell::Text("") if table.key.only().is_some() => return Err(RejectReason::EmptyKey { column }),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Checks the entity of the event that was read, and adds the one that the body is for.

@@ -4,6 +4,7 @@
 //! row it was, only the partition's writer knows ([`crate::partition`]).
 
 use arrow::array::Array;
+use serde_json::value::RawValue;
 use shared::stream::{ChangeFormat, RowTable};
 
 use super::debezium::{ChangeFacts, TableChange, WITHOUT_BEFORE};
@@ -14,7 +15,7 @@ use super::row::{Cell, Row};
 use super::session::Session;
 use super::token::Token;
 use super::{object, text_value, value};
-use crate::event_id::hash_ids;
+use crate::event_id::hash_keys;
 
 /// The reason against one record that deletes a row and writes another.
 pub(super) const OTHER_PARTITION: RejectReason<'static> = RejectReason::NoChange {
@@ -24,7 +25,7 @@ pub(super) const OTHER_PARTITION: RejectReason<'static> = RejectReason::NoChange
 /// The changes of a table among the rows of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableChanges {
-    /// Hash of each row's key ([`crate::event_id::hash_ids`]): it decides the partition.
+    /// Hash of each row's key ([`crate::event_id::hash_keys`]): it decides the partition.
     pub keys: Vec<u128>,
     /// The values that rows keep.
     pub kept: Vec<KeptValues>,
@@ -44,9 +45,9 @@ pub struct KeptValues {
 }
 
 impl TableChanges {
-    /// Changes with these keys, each of which states all values of its row.
-    pub fn of_keys(keys: &dyn Array) -> TableChanges {
-        TableChanges { keys: hash_ids(keys), ..TableChanges::default() }
+    /// Changes with the keys in these columns, each of which states all values of its row.
+    pub fn of_keys(keys: &[&dyn Array]) -> TableChanges {
+        TableChanges { keys: hash_keys(keys), ..TableChanges::default() }
     }
 }
 
@@ -68,7 +69,7 @@ impl<'a> ChangeReader<'a> {
     /// Reads changes of `stream`, if it is a table.
     pub(super) fn new(stream: &'a shared::stream::Stream) -> Option<ChangeReader<'a>> {
         let table = stream.table?;
-        let key = Fields::of_column(stream, table.key);
+        let key = Fields::of_columns(stream, &table.key);
         let scratch = Row::new(stream.columns.len(), key.nested);
         let parts = RecordParts::new(stream);
         Some(ChangeReader { table, key, parts, scratch, kept: Vec::new(), is_renamed: false, added: 0 })
@@ -95,7 +96,7 @@ impl<'a> ChangeReader<'a> {
             _ => false,
         };
         let unknown = |(column, cell): (usize, &mut Cell<'a>)| {
-            (column != key && is_mark(cell)).then(|| {
+            (!key.contains(&column) && is_mark(cell)).then(|| {
                 *cell = Cell::Null;
                 column
             })
@@ -115,15 +116,22 @@ impl<'a> ChangeReader<'a> {
     fn read_key(&mut self, text: &'a str) -> Result<(), RejectReason<'a>> {
         self.scratch.clear();
         object::read(text, &self.key, &mut self.scratch)?;
-        match self.scratch.cells[self.table.key] {
-            Cell::Missing | Cell::Null => Err(RejectReason::NoPrimaryKey { column: &self.key.columns[self.table.key] }),
-            _ => Ok(()),
+        self.check_key()
+    }
+
+    /// Checks that the scratch row has all values of the key.
+    fn check_key(&self) -> Result<(), RejectReason<'a>> {
+        let is_missing = |index: &&usize| matches!(self.scratch.cells[**index], Cell::Missing | Cell::Null);
+        match self.table.key.iter().find(is_missing) {
+            Some(index) => Err(RejectReason::NoPrimaryKey { column: &self.key.columns[*index] }),
+            None => Ok(()),
         }
     }
 
-    /// Reads the key of a record: an object with the key's column, alone or as `payload`, or its value alone.
+    /// Reads the key of a record: an object with the key's columns, alone or as `payload`; the value alone of a key of one column, or
+    /// an array of those of a key of several.
     fn read_record_key(&mut self, key: Option<&'a [u8]>) -> Result<(), RejectReason<'a>> {
-        let column = &self.key.columns[self.table.key];
+        let column = &self.key.columns[self.table.key.first()];
         let text = key.map(without_schema_id).ok_or(RejectReason::NoPrimaryKey { column })?;
         let text =
             std::str::from_utf8(text).map_err(|error| RejectReason::NotUtf8 { column: error.valid_up_to() + 1 })?;
@@ -132,13 +140,29 @@ impl<'a> ChangeReader<'a> {
             return self.read_key(payload(text).unwrap_or(text));
         }
         self.scratch.clear();
-        let (cell, unescaped) = (&mut self.scratch.cells[self.table.key], &mut self.scratch.unescaped);
+        let Some(only) = self.table.key.only() else { return self.read_values(text) };
+        let (cell, unescaped) = (&mut self.scratch.cells[only], &mut self.scratch.unescaped);
         if text.starts_with('"') {
             return value::read(column, Token::of(text), unescaped, cell).map_err(|error| error.reason(column, text));
         }
         let not_value = |_| RejectReason::NotValue { column, text: text.to_owned() };
         *cell = text_value::read(column, text).map_err(not_value)?;
         Ok(())
+    }
+
+    /// Reads an array of the values of a key, in the order of its columns, into the scratch row.
+    fn read_values(&mut self, text: &'a str) -> Result<(), RejectReason<'a>> {
+        let no_array = || RejectReason::NoKeyArray { columns: self.table.key.len() };
+        let values: Vec<&'a RawValue> = serde_json::from_str(text).map_err(|_| no_array())?;
+        if values.len() != self.table.key.len() {
+            return Err(no_array());
+        }
+        for (index, value) in self.table.key.iter().zip(values) {
+            let (column, raw) = (&self.key.columns[*index], value.get());
+            let (cell, unescaped) = (&mut self.scratch.cells[*index], &mut self.scratch.unescaped);
+            value::read(column, Token::of(raw), unescaped, cell).map_err(|error| error.reason(column, raw))?;
+        }
+        self.check_key()
     }
 }
 
@@ -147,7 +171,7 @@ fn payload(text: &str) -> Option<&str> {
     #[derive(serde::Deserialize)]
     struct Wrapped<'a> {
         #[serde(borrow, default)]
-        payload: Option<&'a serde_json::value::RawValue>,
+        payload: Option<&'a RawValue>,
     }
     let payload = serde_json::from_str::<Wrapped<'_>>(text).ok()?.payload?.get();
     payload.starts_with('{').then_some(payload)
@@ -252,29 +276,31 @@ impl<'a> Session<'a> {
     /// Whether the scratch row has another key than the row.
     fn has_other_key(&self) -> bool {
         let Some(reader) = &self.changes else { return false };
-        let text = |row: &Row<'a>| match row.cells[reader.table.key] {
+        let text = |row: &Row<'a>, index: usize| match row.cells[index] {
             Cell::Text(text) => Some(text.to_owned()),
             Cell::Unescaped { start, end } => Some(row.unescaped[start..end].to_owned()),
             _ => None,
         };
-        match (text(&reader.scratch), text(&self.row)) {
-            (None, None) => reader.scratch.cells[reader.table.key] != self.row.cells[reader.table.key],
+        let differs = |index: &usize| match (text(&reader.scratch, *index), text(&self.row, *index)) {
+            (None, None) => reader.scratch.cells[*index] != self.row.cells[*index],
             (before, after) => before != after,
-        }
+        };
+        reader.table.key.iter().any(differs)
     }
 
     /// Settles the deletion of the row whose key the scratch row has.
     fn settle_deletion(&mut self, line: u64, place: Option<&RecordPlace<'a, '_, 'a>>) {
         let reader = self.changes.as_mut().expect("only tables have changes");
-        let key = reader.table.key;
-        self.row.cells[key] = match reader.scratch.cells[key] {
-            Cell::Unescaped { start, end } => {
-                let from = self.row.unescaped.len();
-                self.row.unescaped.push_str(&reader.scratch.unescaped[start..end]);
-                Cell::Unescaped { start: from, end: self.row.unescaped.len() }
-            }
-            cell => cell,
-        };
+        for key in reader.table.key.iter().copied() {
+            self.row.cells[key] = match reader.scratch.cells[key] {
+                Cell::Unescaped { start, end } => {
+                    let from = self.row.unescaped.len();
+                    self.row.unescaped.push_str(&reader.scratch.unescaped[start..end]);
+                    Cell::Unescaped { start: from, end: self.row.unescaped.len() }
+                }
+                cell => cell,
+            };
+        }
         let retracted = self.stream().retracted().expect("a table has this column");
         self.row.cells[retracted] = Cell::Boolean(true);
         if let (Some(place), Some(index)) = (place, self.stream().source_offset()) {

@@ -12,12 +12,11 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Ar
 use arrow::compute::take;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use arrow::util::display::array_value_to_string;
 use parking_lot::{Mutex, RwLock};
 use shared::control::RowsStatus;
-use shared::entity::EntityId;
 use shared::limits::SUBMISSION_BYTES_MAX;
-use shared::stream::Stream;
+use shared::stream::{KeyColumns, Stream};
+use shared::table_key::TableKey;
 
 use super::submission::SubmitError;
 use crate::decode::KeptValues;
@@ -65,7 +64,7 @@ pub(crate) struct RowEvent<'e> {
 /// How rows are held as bytes.
 struct RowLayout {
     stream: Arc<Stream>,
-    key: usize,
+    key: KeyColumns,
     retracted: usize,
     /// The columns that make up a row, in their order.
     columns: Vec<usize>,
@@ -93,7 +92,7 @@ impl RowLayout {
             stream: Arc::clone(stream),
             key: table.key,
             retracted,
-            keys: RowConverter::new(vec![field(&table.key)])?,
+            keys: RowConverter::new(table.key.iter().map(field).collect())?,
             values: RowConverter::new(columns.iter().map(field).collect())?,
             columns,
         }))
@@ -102,6 +101,11 @@ impl RowLayout {
     /// The columns that make up rows.
     fn of_rows(&self, columns: &[ArrayRef]) -> Vec<ArrayRef> {
         self.columns.iter().map(|index| Arc::clone(&columns[*index])).collect()
+    }
+
+    /// The columns of the key.
+    fn of_keys(&self, columns: &[ArrayRef]) -> Vec<ArrayRef> {
+        self.key.iter().map(|index| Arc::clone(&columns[*index])).collect()
     }
 
     /// The columns of [`Stream::schema`] of rows; other columns are null.
@@ -164,8 +168,8 @@ impl CurrentRows {
         columns: &[ArrayRef],
         each: &mut dyn FnMut(RowEvent<'_>),
     ) -> Result<(), ArrowError> {
-        let RowLayout { key, retracted, keys, values, .. } = &self.layout;
-        let keys = keys.convert_columns(&[Arc::clone(&columns[*key])])?;
+        let RowLayout { retracted, keys, values, .. } = &self.layout;
+        let keys = keys.convert_columns(&self.layout.of_keys(columns))?;
         let rows = values.convert_columns(&self.layout.of_rows(columns))?;
         let is_retraction = columns[*retracted].as_boolean();
         for (index, (key, row)) in keys.iter().zip(rows.iter()).enumerate() {
@@ -191,24 +195,25 @@ impl CurrentRows {
     }
 
     /// The row with this key, with the columns of [`Stream::schema`].
-    pub fn find(&self, key: &EntityId) -> Result<Option<RecordBatch>, ArrowError> {
+    pub fn find(&self, key: &TableKey) -> Result<Option<RecordBatch>, ArrowError> {
         let key = self.key(key)?;
         let found = self.rows.read().by_key.get(&key).cloned();
         found.map(|values| self.batch(&[values])).transpose()
     }
 
     /// The bytes of a key.
-    pub fn key(&self, key: &EntityId) -> Result<RowKey, ArrowError> {
-        let RowLayout { stream, key: index, keys, .. } = &self.layout;
-        let keys = keys.convert_columns(&[key.column(stream.columns[*index].data_type)])?;
-        Ok(keys.row(0).as_ref().into())
+    pub fn key(&self, key: &TableKey) -> Result<RowKey, ArrowError> {
+        let RowLayout { stream, key: columns, keys, .. } = &self.layout;
+        let values = columns.iter().zip(key.values());
+        let values: Vec<ArrayRef> =
+            values.map(|(index, value)| value.column(stream.columns[*index].data_type)).collect();
+        Ok(keys.convert_columns(&values)?.row(0).as_ref().into())
     }
 
     /// A key as text, as paths and parameters have it.
     pub fn key_text(&self, key: &RowKey) -> Result<String, ArrowError> {
         let keys = &self.layout.keys;
-        let columns = keys.convert_rows([keys.parser().parse(key)])?;
-        array_value_to_string(&columns[0], 0)
+        Ok(TableKey::at(&keys.convert_rows([keys.parser().parse(key)])?, 0).to_string())
     }
 
     /// Rows behind the key `after`: at most `rows_max`, and no more than the first that reaches `bytes_max`.
@@ -272,7 +277,7 @@ impl RowChanges {
         let current = Arc::clone(&self.current);
         let layout = &current.layout;
         let stored = current.rows.read();
-        let keys = layout.keys.convert_columns(&[Arc::clone(rows.column(layout.key))])?;
+        let keys = layout.keys.convert_columns(&layout.of_keys(rows.columns()))?;
         let values = layout.values.convert_columns(&layout.of_rows(rows.columns()))?;
         let deletes = rows.column(layout.retracted).as_boolean();
         let mut kept = kept.iter().peekable();

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use shared::clock::ManualClock;
-use shared::entity::EntityId;
 use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
+use shared::table_key::TableKey;
 use shared::time::Micros;
 use shared::vital::Vitals;
 use tempfile::TempDir;
@@ -80,8 +80,13 @@ fn added_up(log: &PartitionLog) -> BTreeMap<(i64, Option<String>, i64), i64> {
     rows
 }
 
+fn key(id: i64) -> TableKey {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![id]));
+    TableKey::at(&[column], 0)
+}
+
 fn found(log: &PartitionLog, id: i64) -> Option<(Option<String>, i64)> {
-    let row = log.rows().expect("a table").find(&EntityId::Integer(id)).expect("decoded")?;
+    let row = log.rows().expect("a table").find(&key(id)).expect("decoded")?;
     let text = row.column(1).as_string_view();
     Some((text.is_valid(0).then(|| text.value(0).to_owned()), row.column(2).as_primitive::<Int64Type>().value(0)))
 }

@@ -1,11 +1,10 @@
 //! Writes the deletions of all rows of a table, in parts: for a TRUNCATE, and for a snapshot that starts.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::array::ArrayRef;
 use kafka::TopicRecord;
-use shared::entity::EntityId;
 use shared::ids::Partition;
 use shared::limits::TABLE_PAGE_BYTES_MAX;
+use shared::table_key::TableKey;
 
 use super::error::SourceError;
 use crate::partition::RowValues;
@@ -34,20 +33,7 @@ pub(super) fn deletions(
         value: None,
         headers: Vec::new(),
     };
-    Ok((0..).zip(record_keys(batch.column(table.key))).map(deletion).collect())
-}
-
-/// The keys of rows as the keys of records: JSON values.
-fn record_keys(keys: &dyn Array) -> Vec<Vec<u8>> {
-    let json = |key: EntityId| serde_json::to_vec(&key).expect("texts and numbers have a JSON form");
-    match keys.data_type() {
-        DataType::Int32 => {
-            keys.as_primitive::<Int32Type>().values().iter().map(|key| json(EntityId::Integer((*key).into()))).collect()
-        }
-        DataType::Int64 => {
-            keys.as_primitive::<Int64Type>().values().iter().map(|key| json(EntityId::Integer(*key))).collect()
-        }
-        // A key is never null.
-        _ => keys.as_string_view().iter().flatten().map(|key| json(EntityId::Text(key.to_owned()))).collect(),
-    }
+    let keys: Vec<ArrayRef> = table.key.iter().map(|index| batch.column(*index).clone()).collect();
+    let keys = (0..batch.num_rows()).map(|row| TableKey::at(&keys, row).json());
+    Ok((0..).zip(keys).map(deletion).collect())
 }

@@ -130,9 +130,9 @@ fn slot_names(OutboxSlot { slot, publication }: &OutboxSlot) -> SlotNames {
 fn followed(stream: &Stream, table: &DatabaseTable) -> Result<FollowedTable, SourceError> {
     let no_table = || SourceError::Decode(format!("{} is not a table", stream.name));
     let row_key = stream.table.ok_or_else(no_table)?.key;
-    let (mut columns, mut key) = (Vec::new(), None);
+    let (mut columns, mut key) = (Vec::new(), Vec::new());
     for (index, column) in stream.read_columns() {
-        key = key.or((index == row_key).then_some(columns.len()));
+        key.extend(row_key.contains(&index).then_some(columns.len()));
         columns.push(TakenColumn {
             // A declaration has no path of several levels.
             name: column.field().levels().concat(),
@@ -140,7 +140,6 @@ fn followed(stream: &Stream, table: &DatabaseTable) -> Result<FollowedTable, Sou
             takes: column_use(column),
         });
     }
-    let key = key.ok_or_else(no_table)?;
     Ok(FollowedTable {
         table: table.name.clone(),
         columns,

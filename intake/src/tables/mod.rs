@@ -13,19 +13,19 @@ use arrow::error::ArrowError;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lake::Lake;
-use shared::entity::EntityId;
 use shared::handoff::HandoffError;
 use shared::ids::{Partition, StreamName};
 use shared::limits::TABLE_PAGE_BYTES_MAX;
 use shared::lookup::instant::SeenRow;
 use shared::partial::query_budget::QueryBudget;
 use shared::stream::Stream;
+use shared::table_key::TableKey;
 use shared::table_reader::{PageSelection, PastRowsError, RowPage, TableReader, no_table};
 use shared::time::Micros;
 
 use self::past::{FoundRows, PastError, PastRequest, Selection};
 
-use crate::event_id::hash_entity;
+use crate::event_id::hash_key;
 use crate::partition::{CurrentRows, RowKey, RowRange, RowValues};
 use crate::streams::{Intake, StreamLog};
 use crate::submit::partition_of;
@@ -49,8 +49,8 @@ impl TableRows {
 }
 
 /// The partition that has the row with this key; `None`: any may have it, because the producer of a topic decides.
-fn partition_of_row(log: &StreamLog, key: &EntityId) -> Option<Partition> {
-    log.stream().topic().is_none().then(|| partition_of(hash_entity(key), log.stream().partitions))
+fn partition_of_row(log: &StreamLog, key: &TableKey) -> Option<Partition> {
+    log.stream().topic().is_none().then(|| partition_of(hash_key(key), log.stream().partitions))
 }
 
 /// The rows of any partition: they all have the same layout.
@@ -119,7 +119,7 @@ impl TableReader for TableRows {
         Some(Arc::clone(self.intake.stream(&name.parse().ok()?)?.stream()))
     }
 
-    fn row(&self, table: &StreamName, key: &EntityId) -> Result<Option<RecordBatch>, HandoffError> {
+    fn row(&self, table: &StreamName, key: &TableKey) -> Result<Option<RecordBatch>, HandoffError> {
         let log = self.table(table)?;
         let failed = |error: ArrowError| HandoffError(error.to_string());
         let only = partition_of_row(log, key);
@@ -152,13 +152,15 @@ impl TableReader for TableRows {
     fn row_as_of<'a>(
         &'a self,
         table: &'a StreamName,
-        key: &'a EntityId,
+        key: &'a TableKey,
         instant: Micros,
         budget: QueryBudget,
     ) -> BoxFuture<'a, Result<SeenRow<RecordBatch>, PastRowsError>> {
         async move {
             let log = self.table(table)?;
-            let selection = Selection::Row { id: key.clone(), partition: partition_of_row(log, key) };
+            let failed = |error: ArrowError| HandoffError(error.to_string());
+            let bytes = layout(log)?.key(key).map_err(failed)?;
+            let selection = Selection::Row { key: key.clone(), bytes, partition: partition_of_row(log, key) };
             let FoundRows { mut rows, .. } =
                 past::read(log, &self.lake, &PastRequest { instant, selection, budget }).await?;
             Ok(match rows.pop().map(|(_, row)| row) {

@@ -19,6 +19,7 @@ use shared::entity::EntityId;
 use shared::ids::{Offset, Partition};
 use shared::lookup::instant::{RowAtInstant, SeenRow};
 use shared::partial::query_budget::{Exceeded, QueryBudget};
+use shared::table_key::TableKey;
 use shared::time::Micros;
 
 use crate::entities::restore::each_archived_file;
@@ -38,7 +39,9 @@ const CANDIDATE_BYTES: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) enum Selection {
     Row {
-        id: EntityId,
+        key: TableKey,
+        /// The same as events have it.
+        bytes: RowKey,
         /// The partition that has it, if the key decides that.
         partition: Option<Partition>,
     },
@@ -119,11 +122,19 @@ impl Selection {
         }
     }
 
-    /// Decides by the key column which rows of an archive file are decoded.
+    /// The value of the first column of the key that the rows have, if it is known. Of a key of several columns, other rows have it
+    /// too: [`Candidates::change`] leaves them out.
+    fn first_value(&self) -> Option<&EntityId> {
+        match self {
+            Selection::Row { key, .. } => key.values().first(),
+            Selection::Page { .. } => None,
+        }
+    }
+
+    /// Decides by the first column of the key which rows of an archive file are decoded.
     fn predicate(&self, mask: ProjectionMask) -> Option<Box<dyn ArrowPredicate>> {
-        let Selection::Row { id, .. } = self else { return None };
-        let id = id.clone();
-        Some(Box::new(ArrowPredicateFn::new(mask, move |batch: RecordBatch| Ok(id.matches(batch.column(0))))))
+        let value = self.first_value()?.clone();
+        Some(Box::new(ArrowPredicateFn::new(mask, move |batch: RecordBatch| Ok(value.matches(batch.column(0))))))
     }
 }
 
@@ -199,7 +210,7 @@ impl Reading {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
         let stream = self.log.stream();
-        let key = &stream.columns[stream.table.map_or(0, |rows| rows.key)].name;
+        let key = &stream.columns[stream.table.map_or(0, |rows| rows.key.first())].name;
         let key = builder.parquet_schema().root_schema().get_fields().iter().position(|field| field.name() == key);
         let key = key.ok_or("it does not have the column of the key")?;
         let of_key = self.request.selection.predicate(ProjectionMask::roots(builder.parquet_schema(), [key]));
@@ -239,10 +250,10 @@ impl Reading {
 
     /// Reads the changes that the log has. Blocking.
     fn read_log(&self) -> Result<(), ReadError> {
-        let key = self.log.stream().table.map_or(0, |rows| rows.key);
-        let is_match = |keys: &ArrayRef| match &self.request.selection {
-            Selection::Row { id, .. } => id.matches(keys),
-            Selection::Page { .. } => BooleanArray::from(vec![true; keys.len()]),
+        let key = self.log.stream().table.map_or(0, |rows| rows.key.first());
+        let is_match = |keys: &ArrayRef| match self.request.selection.first_value() {
+            Some(value) => value.matches(keys),
+            None => BooleanArray::from(vec![true; keys.len()]),
         };
         for (partition, (start, head)) in self.partitions() {
             let Some(log) = self.log.partition(partition) else { continue };
@@ -293,6 +304,7 @@ impl Candidates {
         change: impl FnOnce(&mut RowAtInstant<RowValues>),
     ) {
         let limit = match &request.selection {
+            Selection::Row { bytes, .. } if event.key != &**bytes => return,
             Selection::Row { .. } => 1,
             Selection::Page { after: Some(after), .. } if event.key <= &**after => return,
             Selection::Page { limit, .. } => *limit,
@@ -327,6 +339,8 @@ fn candidate_bytes(key: &[u8], row: &RowAtInstant<RowValues>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Int64Array;
+
     use super::*;
 
     /// Adds an event per key and time, all of them writes.
@@ -369,7 +383,11 @@ mod tests {
     #[test]
     fn the_memory_of_a_row_grows_with_its_changes_and_not_with_their_values() {
         let events: Vec<(u8, i64)> = (0..1_000).map(|n| (7, n)).collect();
-        let selection = Selection::Row { id: EntityId::Integer(7), partition: None };
+        let columns: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![7]))];
+        let selection = Selection::Row { key: TableKey::at(&columns, 0), bytes: Box::from([7]), partition: None };
+        // Another key with the same first column.
+        let other = events.iter().flat_map(|event| [*event, (8, event.1)]).collect::<Vec<_>>();
+        assert_eq!(keys(&candidates(selection.clone(), usize::MAX, &other)), [7]);
         let found = candidates(selection, usize::MAX, &events);
         assert!((24_000..30_000).contains(&found.bytes), "{} bytes", found.bytes);
     }

@@ -7,12 +7,12 @@ use problem::{Code, Problem};
 use serde_json::json;
 use shared::clock::monotonic_now;
 use shared::control::StreamError;
-use shared::entity::EntityId;
 use shared::handoff::HandoffError;
 use shared::limits::{TABLE_ROWS_DEFAULT, TABLE_ROWS_MAX};
 use shared::lookup::instant::SeenRow;
 use shared::partial::query_budget::Exceeded;
-use shared::stream::{RowTable, Stream};
+use shared::stream::{KeyColumns, RowTable, Stream};
+use shared::table_key::TableKey;
 use shared::table_reader::{PageSelection, PastRowsError, RowPage};
 
 use super::entity_events::{number, time};
@@ -21,8 +21,8 @@ use super::{parameters, streams};
 use crate::formats::json_events::{self, EventWriter};
 use crate::state::ServingState;
 
-/// Finds a table, with the index of its key.
-fn find(state: &ServingState, name: &str) -> Result<(std::sync::Arc<Stream>, usize), Problem> {
+/// Finds a table, with its key.
+fn find(state: &ServingState, name: &str) -> Result<(std::sync::Arc<Stream>, KeyColumns), Problem> {
     let unknown = || streams::problem(state, StreamError::UnknownStream(name.to_owned()));
     let stream = state.tables.stream(name).ok_or_else(unknown)?;
     match stream.table {
@@ -59,31 +59,30 @@ pub async fn row(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let started = monotonic_now();
-    let (table, column) = find(&state, &name)?;
-    let id = EntityId::of_column(&table.columns[column], &key).map_err(|error| invalid_parameter(error.to_string()))?;
+    let (table, columns) = find(&state, &name)?;
+    let key = TableKey::parse(&table, columns, &key).map_err(|error| invalid_parameter(error.to_string()))?;
+    // As a detail names it.
+    let id = if columns.only().is_some() { format!("\"{key}\"") } else { key.to_string() };
     let [as_of] = parameters::only(&uri, ["as_of"])?;
     let unknown = |what: String| Problem::new(Code::UnknownRow, format!("the table {name} {what}"));
     let rows = match as_of.map(|text| time("as_of", &text)).transpose()? {
         None => {
-            let found = state.tables.row(&table.name, &id).map_err(failed)?;
-            found.ok_or_else(|| unknown(format!("has no row with the key \"{id}\"")))?
+            let found = state.tables.row(&table.name, &key).map_err(failed)?;
+            found.ok_or_else(|| unknown(format!("has no row with the key {id}")))?
         }
         Some(instant) => {
             let admitted = state.admission.admit(started).await?;
             let budget = admitted.allowance().clone();
-            match state.tables.row_as_of(&table.name, &id, instant, budget).await.map_err(past_failed)? {
+            match state.tables.row_as_of(&table.name, &key, instant, budget).await.map_err(past_failed)? {
                 SeenRow::Row(rows) => rows,
                 SeenRow::Deleted(at) => {
-                    return Err(unknown(format!(
-                        "had no row with the key \"{id}\" at {instant}: it was deleted at {at}"
-                    )));
+                    return Err(unknown(format!("had no row with the key {id} at {instant}: it was deleted at {at}")));
                 }
                 SeenRow::NotYet(first) => {
-                    let detail =
-                        format!("had no row with the key \"{id}\" at {instant}: its first version is of {first}");
+                    let detail = format!("had no row with the key {id} at {instant}: its first version is of {first}");
                     return Err(unknown(detail));
                 }
-                SeenRow::Unknown => return Err(unknown(format!("has never had a row with the key \"{id}\""))),
+                SeenRow::Unknown => return Err(unknown(format!("has never had a row with the key {id}"))),
             }
         }
     };
@@ -95,10 +94,10 @@ pub async fn row(
 /// `GET /v1/tables/{stream}/rows`: rows in the order of their keys, behind the key `after`, now or `as_of` an event time.
 pub async fn rows(State(state): State<ServingState>, Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
     let started = monotonic_now();
-    let (table, column) = find(&state, &name)?;
+    let (table, columns) = find(&state, &name)?;
     let [after, limit, as_of] = parameters::only(&uri, ["after", "limit", "as_of"])?;
     let limit = limit.map_or(Ok(TABLE_ROWS_DEFAULT as u64), |text| number("limit", &text, 1, TABLE_ROWS_MAX as u64))?;
-    let key = |text: String| EntityId::of_column(&table.columns[column], &text);
+    let key = |text: String| TableKey::parse(&table, columns, &text);
     let after = after.map(key).transpose().map_err(|error| invalid_parameter(format!("after: {error}")))?;
     let selection = PageSelection { after, limit: limit as usize };
     let page = match as_of.map(|text| time("as_of", &text)).transpose()? {

@@ -69,7 +69,7 @@ impl StoredStream {
             let change = Change::new(DefinitionPart::Entity, None, text(entity(declared)), text(entity(stream)));
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
         }
-        let row_key = |stream: &Stream| stream.table.map(|table| name(&stream.columns[table.key]));
+        let row_key = |stream: &Stream| stream.table.map(|_| stream.row_key().map(name).collect::<Vec<_>>().join(", "));
         if folded(row_key(declared)) != folded(row_key(stream)) {
             let why = "the stored events are changes of the rows that the key names, or none";
             let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none, it is not a table".to_owned()));
@@ -262,6 +262,23 @@ mod tests {
         }
         let later = topic("orders", ", start = 'latest'");
         assert_eq!(texts(&stored(&orders, 1), &later), [("option start added: 'latest'".to_owned(), false)]);
+    }
+
+    #[test]
+    fn the_key_of_stored_rows_cannot_change() {
+        let table = |key: &str| {
+            let text =
+                format!("CREATE TABLE s (a INT, b INT, at TIMESTAMP, PRIMARY KEY ({key})) WITH (event_time = 'at')");
+            parse_definitions(&[("s.sql".to_owned(), text)]).unwrap_or_else(|e| panic!("{}", e[0])).streams.remove(0)
+        };
+        let (one, two, turned) = (table("a"), table("a, b"), table("b, a"));
+        assert_eq!(texts(&stored(&two, 1), &two), []);
+        for (old, new, text) in
+            [(&one, &two, "key of rows changed: a → a, b"), (&two, &turned, "key of rows changed: a, b → b, a")]
+        {
+            assert_eq!(texts(&stored(old, 1), new), [(text.to_owned(), true)]);
+            assert_eq!(texts(&stored(old, 0), new), [(text.to_owned(), false)]);
+        }
     }
 
     #[test]

@@ -52,10 +52,10 @@ pub struct LookupJoin {
 }
 
 impl JoinTable {
-    /// Returns the table that `stream` declares; `None`: it is not a table.
+    /// Returns the table that `stream` declares; `None`: it is not a table, or its key has several columns, which no join can name.
     pub fn of(stream: &Stream) -> Option<JoinTable> {
         let table = stream.table?;
-        let key = stream.own_columns().position(|(index, _)| index == table.key)?;
+        let key = stream.own_columns().position(|(index, _)| Some(index) == table.key.only())?;
         let columns = stream.own_columns().map(|(_, column)| (column.name.clone(), column.data_type)).collect();
         Some(JoinTable { name: stream.name.clone(), columns, key })
     }

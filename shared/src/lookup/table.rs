@@ -170,7 +170,7 @@ impl LookupTable {
     /// Keeps the columns of `table` called `names`. There are no versions yet.
     fn new(table: &Arc<Stream>, names: &BTreeSet<String>, bytes_max: usize, keeps_keys: bool) -> LookupTable {
         let mut columns: BTreeSet<usize> = names.iter().filter_map(|name| table.column(name)).collect();
-        let key = table.table.map_or(0, |rows| rows.key);
+        let key = table.table.map_or(0, |rows| rows.key.first());
         if keeps_keys {
             columns.insert(key);
         } else {
@@ -242,7 +242,7 @@ impl LookupTable {
 
     /// Returns the columns of the table at `index`, if views read it.
     pub(super) fn joined(&self, index: usize, form: Form) -> Option<JoinedColumn> {
-        if self.table.table.is_some_and(|rows| rows.key == index) {
+        if self.table.table.is_some_and(|rows| rows.key.contains(&index)) {
             return Some(JoinedColumn::Key);
         }
         self.columns.binary_search(&index).ok().map(|at| JoinedColumn::Value(at, form))
@@ -288,7 +288,7 @@ impl LookupTable {
 
     /// Index of the column that names a row.
     fn key(&self) -> usize {
-        self.table.table.map_or(0, |rows| rows.key)
+        self.table.table.map_or(0, |rows| rows.key.first())
     }
 
     /// Hands all versions that write a row and that some event time sees to `each`, `rows` at a time, in no particular order, until it fails.
@@ -398,7 +398,7 @@ impl Versions {
         events: &TableEvents<'_>,
     ) -> Result<Vec<Change>, ArrowError> {
         let (Some(rows), Some(retracted)) = (table.table, table.retracted()) else { return Ok(Vec::new()) };
-        let keys = self.index.keys_of(&events.columns[rows.key])?;
+        let keys = self.index.keys_of(&events.columns[rows.key.first()])?;
         let retracts = events.columns[retracted].as_boolean();
         let retracts: BooleanArray = retracts.iter().map(|retracts| Some(retracts == Some(true))).collect();
         let written = not(&retracts)?;

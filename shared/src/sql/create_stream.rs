@@ -75,7 +75,8 @@ struct Columns {
     columns: Vec<Column>,
     /// Places of the columns' names, or of their FROM.
     spans: Vec<Span>,
-    primary_key: Option<usize>,
+    /// Columns of the primary key, in its order.
+    primary_key: Vec<usize>,
     /// Places of NOT NULL, by column.
     not_null: BTreeMap<usize, Span>,
 }
@@ -84,7 +85,7 @@ struct Columns {
 pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bool) -> Result<Stream, SqlError> {
     let source = cursor.source;
     let kind = if is_table { "table" } else { "stream" };
-    let Columns { mut columns, primary_key, not_null, spans } = parse_columns(cursor)?;
+    let Columns { mut columns, primary_key, not_null, spans } = parse_columns(cursor, is_table)?;
     if cursor.peek().is_none() {
         let message = format!("a {kind} needs an event time");
         return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
@@ -105,15 +106,19 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
     };
     let event_time = event_time_column(source, event_time, &columns)?;
     let events = event_source(source, (name, is_table), &options)?;
-    let row_key = (columns.as_slice(), primary_key);
+    let row_key = (columns.as_slice(), primary_key.as_slice());
     let table = is_table.then(|| row_table(source, name, row_key, &spans, &options, &events)).transpose()?;
+    // Changes of one row have equal keys, and are not duplicates.
+    let primary_key = primary_key.first().copied().filter(|_| !is_table);
     let entity = option("entity").map(|option| entity_column(source, option, &columns, primary_key)).transpose()?;
     if let (Some(_), Some(retention)) = (entity, option("retention")) {
         let message = "a stream with an entity keeps all its events: `retention` would leave gaps in their sequences";
         return Err(retention.error(source, message).help("remove `retention` or `entity`"));
     }
-    let never_null = [Some(event_time), entity, table.map(|table| table.key)];
-    if let Some((_, span)) = not_null.iter().find(|(column, _)| !never_null.contains(&Some(**column))) {
+    let may_be_null = |column: &usize| {
+        ![Some(event_time), entity].contains(&Some(*column)) && table.is_none_or(|table| !table.key.contains(column))
+    };
+    if let Some((_, span)) = not_null.iter().find(|(column, _)| may_be_null(*column)) {
         let named = if is_table { "key" } else { "entity" };
         let message = format!("NOT NULL is only possible for the event time and the {named}, which are never null");
         let error = source.error(*span, message);
@@ -154,8 +159,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         source: events,
         declared: columns.len(),
         columns,
-        // Changes of one row have equal keys, and are not duplicates.
-        primary_key: primary_key.filter(|_| !is_table),
+        primary_key,
         entity,
         table,
         event_time,
@@ -183,14 +187,22 @@ fn check_record_parts(source: &Source, columns: &[Column], spans: &[Span]) -> Re
     }
 }
 
-fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
+fn parse_columns(cursor: &mut Cursor, is_table: bool) -> Result<Columns, SqlError> {
     let source = cursor.source;
     cursor.expect_mark(&Token::LParen)?;
-    let mut declared = Columns::default();
+    let (mut declared, mut key) = (Columns::default(), None);
     loop {
-        if cursor.at_word("primary") {
-            let error = source.error(cursor.span(), "PRIMARY KEY stands behind the column it is for");
-            return Err(error.help("write `id STRING PRIMARY KEY`; keys of several columns are not supported"));
+        let span = cursor.span();
+        if cursor.word("primary") {
+            cursor.expect_word(&["KEY"])?;
+            if key.is_some() {
+                return Err(source.error(span, "PRIMARY KEY is given twice"));
+            }
+            key = Some((span, key_names(cursor)?));
+            if !cursor.mark(&Token::Comma) {
+                break;
+            }
+            continue;
         }
         let name = column_name(cursor)?;
         check_new(source, &name, &declared.columns)?;
@@ -207,7 +219,44 @@ fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
         return Err(cursor.expected("`,`, `)`, PRIMARY KEY, FROM, METADATA FROM or FORMAT", &words));
     }
     check_fields(source, &declared)?;
+    if let Some((span, names)) = key {
+        read_key(source, span, &names, &mut declared)?;
+    }
+    if let Some(second) = declared.primary_key.get(1).filter(|_| !is_table) {
+        let message = "the PRIMARY KEY of a stream, which names an event, is one column";
+        return Err(source.error(declared.spans[*second], message).help("CREATE TABLE may have several"));
+    }
     Ok(declared)
+}
+
+/// The names in parentheses behind PRIMARY KEY.
+fn key_names(cursor: &mut Cursor) -> Result<Vec<Identifier>, SqlError> {
+    cursor.expect_mark(&Token::LParen)?;
+    let mut names = vec![cursor.column_name("the name of a column")?];
+    while cursor.mark(&Token::Comma) {
+        names.push(cursor.column_name("the name of a column")?);
+    }
+    cursor.expect_mark(&Token::RParen)?;
+    Ok(names)
+}
+
+/// Finds the columns of `PRIMARY KEY (a, b)`, which may stand before them.
+fn read_key(source: &Source, span: Span, names: &[Identifier], declared: &mut Columns) -> Result<(), SqlError> {
+    if !declared.primary_key.is_empty() {
+        return Err(source.error(span, "PRIMARY KEY is given twice"));
+    }
+    for name in names {
+        let Some(index) = declared.columns.iter().position(|column| same(&column.name, &name.name)) else {
+            let error = source.error(name.span, format!("unknown column `{}`", name.name));
+            let known = declared.columns.iter().map(|column| column.name.as_str());
+            return Err(error.maybe_help(did_you_mean(&name.name, known)));
+        };
+        if declared.primary_key.contains(&index) {
+            return Err(source.error(name.span, format!("`{}` is twice in the PRIMARY KEY", name.name)));
+        }
+        declared.primary_key.push(index);
+    }
+    Ok(())
 }
 
 fn column_name(cursor: &mut Cursor) -> Result<Identifier, SqlError> {
@@ -302,11 +351,11 @@ fn column_clauses(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), Sql
         let span = cursor.span();
         if cursor.word("primary") {
             cursor.expect_word(&["KEY"])?;
-            if declared.primary_key.is_some() {
-                let error = source.error(span, "a stream has at most one PRIMARY KEY column");
-                return Err(error.help("keys of several columns are not supported"));
+            if !declared.primary_key.is_empty() {
+                let error = source.error(span, "PRIMARY KEY stands behind one column only");
+                return Err(error.help("the key of a table may have several: PRIMARY KEY (a, b), behind all columns"));
             }
-            declared.primary_key = Some(column);
+            declared.primary_key.push(column);
         } else if cursor.word("not") {
             cursor.expect_word(&["NULL"])?;
             declared.not_null.insert(column, span);

@@ -134,6 +134,12 @@ pub(super) fn resolve(
 fn find_table(source: &Source, name: &Identifier, catalog: &Catalog) -> Result<JoinTable, ViewError> {
     if let Some(stream) = catalog.streams.iter().find(|stream| stream.name.as_str() == name.name) {
         return JoinTable::of(stream).ok_or_else(|| {
+            if stream.table.is_some() {
+                let key = stream.row_key().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+                let message = format!("the rows of `{}` have a key of several columns ({key})", name.name);
+                let help = "a join looks up rows by one column; add a column to the table that names its rows alone";
+                return source.error(name.span, message).help(help).into();
+            }
             let error =
                 source.error(name.span, format!("`{}` is a stream: two streams cannot be joined yet", name.name));
             error.help("JOIN looks up rows of a table, which CREATE TABLE declares").into()

@@ -7,7 +7,8 @@ use super::error::SqlError;
 use super::options::SqlOption;
 use super::source::Source;
 use super::suggest::did_you_mean;
-use crate::stream::{ChangeFormat, Column, EventSource, RecordFormat, RowTable};
+use crate::limits::KEY_COLUMNS_MAX;
+use crate::stream::{ChangeFormat, Column, EventSource, KeyColumns, RecordFormat, RowTable};
 use crate::types::DataType;
 
 /// Options of streams that tables do not have, with the reason.
@@ -25,7 +26,7 @@ const REFUSED: [(&str, &str); 4] = [
 pub(super) fn row_table(
     source: &Source,
     name: &Identifier,
-    (columns, key): (&[Column], Option<usize>),
+    (columns, key): (&[Column], &[usize]),
     spans: &[Span],
     options: &[SqlOption],
     events: &EventSource,
@@ -36,19 +37,24 @@ pub(super) fn row_table(
             return Err(option.error(source, reason));
         }
     }
-    let Some(key) = key else {
+    if key.is_empty() {
         let error = source.error(name.span, "a table needs a PRIMARY KEY, which names its rows");
         return Err(error.help("write `id BIGINT PRIMARY KEY`, or declare a stream"));
+    }
+    for index in key {
+        let (Column { name, data_type, metadata, .. }, span) = (&columns[*index], spans[*index]);
+        if !matches!(data_type, DataType::String | DataType::Int | DataType::BigInt) {
+            let message = format!("the key of a table is a STRING, INT or BIGINT, but `{name}` is {data_type}");
+            return Err(source.error(span, message));
+        }
+        if metadata.is_some() {
+            return Err(source.error(span, "the key of a table is a column of its rows, not a part of a record"));
+        }
+    }
+    let Some(key) = KeyColumns::new(key) else {
+        let message = format!("the key of a table has at most {KEY_COLUMNS_MAX} columns, not {}", key.len());
+        return Err(source.error(name.span, message));
     };
-    if !matches!(columns[key].data_type, DataType::String | DataType::Int | DataType::BigInt) {
-        let (name, found) = (&columns[key].name, columns[key].data_type);
-        return Err(
-            source.error(spans[key], format!("the key of a table is a STRING, INT or BIGINT, but `{name}` is {found}"))
-        );
-    }
-    if columns[key].metadata.is_some() {
-        return Err(source.error(spans[key], "the key of a table is a column of its rows, not a part of a record"));
-    }
     let format = match (events, option("format")) {
         (EventSource::Kafka(topic), found) => match topic.format {
             RecordFormat::Json | RecordFormat::Avro => ChangeFormat::Upsert,

@@ -5,16 +5,53 @@
 //! time included, so in every window and group the assertions minus the retractions are the rows of the table.
 
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::KEY_COLUMNS_MAX;
+
 /// What makes a stream a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowTable {
-    /// Index of the column whose value names a row: never null, a STRING, INT or BIGINT.
-    pub key: usize,
+    pub key: KeyColumns,
     pub format: ChangeFormat,
+}
+
+/// The indexes of the columns whose values together name a row, in the order of the key: never null, each a STRING, INT or BIGINT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyColumns {
+    /// Those behind `count` are 0.
+    indexes: [usize; KEY_COLUMNS_MAX],
+    count: usize,
+}
+
+impl KeyColumns {
+    /// Returns the key of these columns; `None`: they are none, or too many.
+    pub fn new(columns: &[usize]) -> Option<KeyColumns> {
+        let mut indexes = [0; KEY_COLUMNS_MAX];
+        indexes.get_mut(..columns.len())?.copy_from_slice(columns);
+        (!columns.is_empty()).then_some(KeyColumns { indexes, count: columns.len() })
+    }
+
+    /// Returns the first column.
+    pub fn first(&self) -> usize {
+        self.indexes[0]
+    }
+
+    /// Returns the column, if it is the only one.
+    pub fn only(&self) -> Option<usize> {
+        (self.count == 1).then_some(self.indexes[0])
+    }
+}
+
+impl Deref for KeyColumns {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.indexes[..self.count]
+    }
 }
 
 /// How a JSON text says what changes.

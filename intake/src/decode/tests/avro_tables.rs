@@ -21,6 +21,7 @@ const AS_STRING: u32 = 11;
 const AS_DOUBLE: u32 = 12;
 const RECORD_KEY: u32 = 20;
 const TEXT_KEY: u32 = 21;
+const KEY_OF_TWO: u32 = 22;
 const GONE: u32 = 99;
 
 const DECIMALS: [(u32, &str); 3] = [
@@ -53,14 +54,20 @@ fn envelope_schema(decimal: &str) -> String {
 fn schemas(of_values: fn(&str) -> String) -> WriterSchemas {
     let key = r#"{"type":"record","name":"Key","fields":[{"name":"id","type":"string"}]}"#;
     let values = DECIMALS.map(|(id, decimal)| (id, Ok(of_values(decimal).into())));
-    let keys =
-        [(RECORD_KEY, Ok(key.into())), (TEXT_KEY, Ok(r#""string""#.into())), (GONE, Err("schema 99: gone".to_owned()))];
+    let of_two =
+        r#"{"type":"record","name":"Key","fields":[{"name":"note","type":"string"},{"name":"id","type":"string"}]}"#;
+    let keys = [
+        (RECORD_KEY, Ok(key.into())),
+        (KEY_OF_TWO, Ok(of_two.into())),
+        (TEXT_KEY, Ok(r#""string""#.into())),
+        (GONE, Err("schema 99: gone".to_owned())),
+    ];
     values.into_iter().chain(keys).collect()
 }
 
-fn table(format: &str, partitions: u32) -> Arc<Stream> {
+fn table(format: &str, partitions: u32, key: &str) -> Arc<Stream> {
     let sql = format!(
-        "CREATE TABLE t (id STRING PRIMARY KEY, amount DECIMAL(12,2), note STRING, at TIMESTAMP)
+        "CREATE TABLE t (id STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP, PRIMARY KEY ({key}))
              WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = '{format}')"
     );
     Arc::new(Stream { partitions, ..stream(&sql) })
@@ -89,6 +96,8 @@ enum Body {
 enum Key {
     None,
     Avro(&'static str),
+    /// `id` and `note`.
+    AvroOfTwo(&'static str, &'static str),
     AvroAlone(&'static str),
     Json(&'static str),
     Text(&'static str),
@@ -176,6 +185,8 @@ impl Key {
         Some(match self {
             Key::None => return None,
             Key::Avro(id) if is_avro => framed(RECORD_KEY, &text(id)),
+            Key::AvroOfTwo(id, note) if is_avro => framed(KEY_OF_TWO, &[text(note), text(id)].concat()),
+            Key::AvroOfTwo(id, note) => json!({"id": id, "note": note}).to_string().into_bytes(),
             Key::AvroAlone(id) if is_avro => framed(TEXT_KEY, &text(id)),
             Key::Avro(id) | Key::AvroAlone(id) | Key::Json(id) => json(id),
             Key::Text(id) => id.as_bytes().to_vec(),
@@ -219,10 +230,10 @@ fn counting(decoded: &Decoded) -> RecordBatch {
 fn compare(
     formats: [&str; 2],
     of_values: fn(&str) -> String,
-    partitions: u32,
+    (partitions, key): (u32, &str),
     changes: &[(Key, u32, Body)],
 ) -> Result<(), TestCaseError> {
-    let (in_avro, in_json) = (table(formats[0], partitions), table(formats[1], partitions));
+    let (in_avro, in_json) = (table(formats[0], partitions, key), table(formats[1], partitions, key));
     let avro =
         decode_avro(&in_avro, &schemas(of_values), &records(changes, true), Options::default()).expect("decodes");
     let format = if formats[1] == "json" { TextFormat::Json } else { TextFormat::Change };
@@ -239,11 +250,20 @@ fn id() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "a longer key than sixteen bytes", "\"q", "17", ""])
 }
 
+fn note() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["n", "", UNAVAILABLE])
+}
+
+/// The columns of the key.
+fn key_columns() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["id", "id, note", "note, id"])
+}
+
 fn row() -> impl Strategy<Value = Row> {
     (
         id(),
         prop::option::weighted(0.8, -100_000i64..100_000),
-        prop::option::weighted(0.8, prop::sample::select(vec!["n", "", UNAVAILABLE])),
+        prop::option::weighted(0.8, note()),
         prop::option::weighted(0.95, 0i64..1_000_000),
         prop::option::weighted(0.3, any::<bool>()),
     )
@@ -253,6 +273,7 @@ fn row() -> impl Strategy<Value = Row> {
 fn key() -> impl Strategy<Value = Key> {
     prop_oneof![
         4 => id().prop_map(Key::Avro),
+        3 => (id(), note()).prop_map(|(id, note)| Key::AvroOfTwo(id, note)),
         2 => id().prop_map(Key::AvroAlone),
         2 => id().prop_map(Key::Json),
         1 => prop::sample::select(vec!["b", "17", "o-1"]).prop_map(Key::Text),
@@ -277,9 +298,9 @@ fn change() -> impl Strategy<Value = Body> {
 proptest! {
     #[test]
     fn changes_in_avro_are_those_in_json(
-        changes in prop::collection::vec((key(), schema(), change()), 0..40), partitions in 1u32..3,
+        changes in prop::collection::vec((key(), schema(), change()), 0..40), partitions in 1u32..3, of in key_columns(),
     ) {
-        compare(["debezium-avro", "debezium-json"], envelope_schema, partitions, &changes)?;
+        compare(["debezium-avro", "debezium-json"], envelope_schema, (partitions, of), &changes)?;
     }
 
     #[test]
@@ -287,8 +308,9 @@ proptest! {
         changes in prop::collection::vec(
             (key(), schema(), prop_oneof![4 => row().prop_map(Body::Row), 1 => Just(Body::Tombstone)]), 0..40,
         ),
+        of in key_columns(),
     ) {
-        compare(["avro", "json"], row_schema, 2, &changes)?;
+        compare(["avro", "json"], row_schema, (2, of), &changes)?;
     }
 }
 
@@ -306,8 +328,8 @@ fn a_truncate_ends_what_is_read_at_once_whatever_schema_it_has() {
     let decode = |stream: &Arc<Stream>| {
         decode_avro(stream, &schemas(envelope_schema), &records(&changes, true), Options::default())
     };
-    assert_eq!(decode(&table("debezium-avro", 1)).expect_err("a truncate"), DecodeError::Truncate { record: 1 });
-    let decoded = decode(&table("debezium-avro", 2)).expect("decodes");
+    assert_eq!(decode(&table("debezium-avro", 1, "id")).expect_err("a truncate"), DecodeError::Truncate { record: 1 });
+    let decoded = decode(&table("debezium-avro", 2, "id")).expect("decodes");
     assert_eq!((decoded.rows.num_rows(), rejected(&decoded)), (2, vec![1, 2]));
     assert!(decoded.malformed[0].reason.starts_with("a TRUNCATE, whose place"), "{:?}", decoded.malformed);
 }
@@ -319,7 +341,7 @@ fn an_update_that_changes_the_key_deletes_a_row_and_keeps_its_values() {
     let same = Body::Change { before: Some(row("b", None)), after: Some(row("b", Some("n"))), op: "u" };
     let changes = [(Key::None, PRECISE, rename), (Key::None, PRECISE, same)];
     let decoded = decode_avro(
-        &table("debezium-avro", 1),
+        &table("debezium-avro", 1, "id"),
         &schemas(envelope_schema),
         &records(&changes, true),
         Options::default(),

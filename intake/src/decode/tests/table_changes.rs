@@ -176,6 +176,70 @@ fn a_record_without_a_value_deletes_the_row_of_its_key() {
 }
 
 #[test]
+fn a_key_of_several_columns_names_a_row_by_all_of_them() {
+    let columns = "id STRING, n INT, v STRING, at TIMESTAMP, PRIMARY KEY (n, id)";
+    let stream = crate::testing::stream(&format!("CREATE TABLE t ({columns}) WITH (event_time = 'at')"));
+    let lines = [
+        r#"{"id":"a","n":1,"v":"x","at":5}"#,
+        r#"{"id":"","n":2,"_deleted":true}"#,
+        r#"{"id":"a","v":"x","at":5}"#,
+        r#"{"n":1,"_deleted":true}"#,
+        r#"{"id":null,"n":1,"at":5}"#,
+    ];
+    let decoded = read(&stream, &lines);
+    assert_eq!(rows(&decoded), [row("a", Some("x"), false), row("", None, true)]);
+    let (id, n) = ("id: the primary key may not be null", "n: the primary key may not be null");
+    assert_eq!(reasons(&decoded), [(3, n), (4, id), (5, id)]);
+    let keys = [decoded.rows.column(1).as_ref(), decoded.rows.column(0).as_ref()];
+    assert_eq!(decoded.changes.expect("a table").keys, crate::event_id::hash_keys(&keys), "in the order of the key");
+    // Envelopes: any of the columns may change.
+    let stream = crate::testing::stream(&format!(
+        "CREATE TABLE t ({columns}) WITH (event_time = 'at', format = 'debezium-json')"
+    ));
+    let lines = [
+        r#"{"op":"u","before":{"id":"a","n":1},"after":{"id":"a","n":1,"v":"x","at":5}}"#,
+        r#"{"op":"u","before":{"id":"a","n":1},"after":{"id":"a","n":2,"v":"y","at":5}}"#,
+        r#"{"op":"u","before":{"id":"a","n":2},"after":{"id":"\u0062","n":2,"v":"__debezium_unavailable_value","at":5}}"#,
+        r#"{"op":"d","before":{"id":"b","n":2}}"#,
+        r#"{"op":"d","before":{"id":"b"}}"#,
+    ];
+    let decoded = read(&stream, &lines);
+    let expected = [
+        row("a", Some("x"), false),
+        row("a", None, true),
+        row("a", Some("y"), false),
+        row("a", None, true),
+        row("b", None, false),
+        row("b", None, true),
+    ];
+    assert_eq!((rows(&decoded), reasons(&decoded)), (expected.to_vec(), vec![(5, n)]));
+    let changes = decoded.changes.expect("a table");
+    assert_eq!((changes.added, changes.kept), (2, vec![KeptValues { row: 4, columns: vec![2], is_renamed: true }]));
+}
+
+#[test]
+fn the_key_of_a_record_has_all_columns_of_the_key() {
+    let stream = of_topic("id STRING, n BIGINT, PRIMARY KEY (id, n)", "json");
+    let records = [
+        record(0, Some(br#"{"n":1,"id":"a"}"#), None),
+        record(1, Some(br#"{"schema":{},"payload":{"id":"b","n":2}}"#), None),
+        record(2, Some(br#"["\u0063",3]"#), None),
+        record(3, Some(br#"{"id":"a"}"#), None),
+        record(4, Some(b"a"), None),
+        record(5, Some(br#"["a"]"#), None),
+        record(6, Some(br#"["a",null]"#), None),
+        record(7, Some(br#"[1,"a"]"#), None),
+    ];
+    let decoded = decode_records(&stream, TextFormat::Json, &records, Options::default()).expect("decoded");
+    assert_eq!(rows(&decoded), ["a", "b", "c"].map(|id| row(id, None, true)));
+    let n = decoded.rows.column_by_name("n").expect("a column").as_primitive::<Int64Type>();
+    assert_eq!(n.values().as_ref(), [1, 2, 3]);
+    let array = "the key of the record is neither an object with the 2 columns of the key nor an array of their values";
+    let (n, id) = ("n: the primary key may not be null", "id: expected STRING, found number 1");
+    assert_eq!(reasons(&decoded), [(3, n), (4, array), (5, array), (6, n), (7, id)]);
+}
+
+#[test]
 fn a_truncate_ends_what_is_read_at_once_and_is_refused_in_one_of_several_partitions() {
     let mut stream = of_topic("id BIGINT PRIMARY KEY", "debezium-json");
     let records = [

@@ -4,6 +4,7 @@ use super::check;
 
 const SHOP: &str = "CREATE TABLE customers (id BIGINT PRIMARY KEY, country STRING, updated_at TIMESTAMP) WITH (event_time = 'updated_at');
 CREATE TABLE skus (sku STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at');
+CREATE TABLE parts (shop STRING, number INT, at TIMESTAMP, PRIMARY KEY (shop, number)) WITH (event_time = 'at');
 CREATE STREAM orders (customer BIGINT, sku STRING, country STRING, at TIMESTAMP) WITH (event_time = 'at');
 CREATE STREAM others (id BIGINT, at TIMESTAMP) WITH (event_time = 'at', retention = '30 days');
 CREATE VIEW v ";
@@ -22,6 +23,11 @@ fn wrong_joins_are_explained() {
             "FROM orders JOIN ^others ON orders.customer = others.id",
             "`others` is a stream: two streams cannot be joined yet",
             "JOIN looks up rows of a table, which CREATE TABLE declares",
+        ),
+        (
+            "FROM orders JOIN ^parts ON sku = shop",
+            "the rows of `parts` have a key of several columns (shop, number)",
+            "a join looks up rows by one column; add a column to the table that names its rows alone",
         ),
         (
             "FROM ^customers JOIN skus ON country = sku",

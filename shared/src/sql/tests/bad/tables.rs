@@ -31,6 +31,36 @@ fn wrong_tables_are_explained() {
             "",
         ),
         (
+            "orders (id STRING, ^price DOUBLE, at TIMESTAMP, PRIMARY KEY (id, price)) WITH (event_time = 'at')",
+            "the key of a table is a STRING, INT or BIGINT, but `price` is DOUBLE",
+            "",
+        ),
+        (
+            "^orders (a INT, b INT, c INT, d INT, e INT, f INT, g INT, h INT, i INT, at TIMESTAMP, PRIMARY KEY (a, b, c, d, e, f, g, h, i)) WITH (event_time = 'at')",
+            "the key of a table has at most 8 columns, not 9",
+            "",
+        ),
+        (
+            "orders (id STRING PRIMARY KEY, at TIMESTAMP, ^PRIMARY KEY (id)) WITH (event_time = 'at')",
+            "PRIMARY KEY is given twice",
+            "",
+        ),
+        (
+            "orders (id STRING, PRIMARY KEY (id), at TIMESTAMP, ^PRIMARY KEY (id)) WITH (event_time = 'at')",
+            "PRIMARY KEY is given twice",
+            "",
+        ),
+        (
+            "orders (shop STRING, PRIMARY KEY (^shops), at TIMESTAMP) WITH (event_time = 'at')",
+            "unknown column `shops`",
+            "did you mean `shop`?",
+        ),
+        (
+            "orders (shop STRING, at TIMESTAMP, PRIMARY KEY (shop, ^Shop)) WITH (event_time = 'at')",
+            "`Shop` is twice in the PRIMARY KEY",
+            "",
+        ),
+        (
             "orders (id STRING PRIMARY KEY METADATA FROM ^'key', at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't')",
             "the key of a table is a column of its rows, not a part of a record",
             "",
@@ -78,11 +108,18 @@ fn wrong_tables_are_explained() {
     ];
     check(&table, |text| format!("CREATE TABLE {text}"));
     check(
-        &[(
-            "CREATE STREAM ^orders (at TIMESTAMP) WITH (event_time = 'at')",
-            "there is already a table called `orders`",
-            "",
-        )],
+        &[
+            (
+                "CREATE STREAM ^orders (at TIMESTAMP) WITH (event_time = 'at')",
+                "there is already a table called `orders`",
+                "",
+            ),
+            (
+                "CREATE STREAM s (a INT, ^b INT, at TIMESTAMP, PRIMARY KEY (a, b)) WITH (event_time = 'at')",
+                "the PRIMARY KEY of a stream, which names an event, is one column",
+                "CREATE TABLE may have several",
+            ),
+        ],
         |text| format!("{ORDERS}{text}"),
     );
 }

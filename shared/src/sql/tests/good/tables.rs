@@ -2,11 +2,31 @@
 
 use super::parse;
 use crate::explain::describe;
-use crate::stream::{ChangeFormat, EventSource, OutboxSlot, RecordPart, RowTable, Stream};
+use crate::stream::{ChangeFormat, EventSource, KeyColumns, OutboxSlot, RecordPart, RowTable, Stream};
 
 fn declared(statement: &str) -> Stream {
     let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
     definitions.streams.into_iter().next_back().expect("a table")
+}
+
+fn key(columns: &[usize]) -> KeyColumns {
+    KeyColumns::new(columns).expect("a key")
+}
+
+#[test]
+fn a_key_has_its_columns_in_its_own_order() {
+    let text = "CREATE TABLE t (at TIMESTAMP, number INT NOT NULL, PRIMARY KEY (Shop, number), shop STRING NOT NULL) WITH (event_time = 'at');
+        CREATE VIEW v AS SELECT COUNT(*) AS n FROM t;";
+    let definitions = parse(text).unwrap_or_else(|errors| panic!("{}", errors[0]));
+    let table = &definitions.streams[definitions.streams.len() - 1];
+    assert_eq!(table.table.map(|table| table.key), Some(key(&[2, 1])));
+    assert_eq!(table.row_key().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["shop", "number"]);
+    let text = describe(&definitions.views[0], table);
+    assert!(text.contains("rows by shop, number; each change"), "{text}");
+    let alone = declared("CREATE TABLE t (id INT, at TIMESTAMP, PRIMARY KEY (id)) WITH (event_time = 'at')");
+    assert_eq!(alone.table.and_then(|table| table.key.only()), Some(0));
+    let stream = declared("CREATE STREAM s (a INT, id INT, at TIMESTAMP, PRIMARY KEY (id)) WITH (event_time = 'at')");
+    assert_eq!((stream.primary_key, stream.row_key().count()), (Some(1), 0));
 }
 
 #[test]
@@ -14,7 +34,7 @@ fn a_table_has_a_key_a_format_and_a_mark_of_retractions() {
     let rows = declared(
         "CREATE TABLE t (at TIMESTAMP NOT NULL, id STRING PRIMARY KEY NOT NULL) WITH (event_time = 'at', partitions = 2)",
     );
-    assert_eq!(rows.table, Some(RowTable { key: 1, format: ChangeFormat::Upsert }));
+    assert_eq!(rows.table, Some(RowTable { key: key(&[1]), format: ChangeFormat::Upsert }));
     assert_eq!((rows.primary_key, rows.entity, rows.partitions, rows.retracted()), (None, None, 2, Some(2)));
     let names =
         |columns: Vec<(usize, &crate::stream::Column)>| columns.iter().map(|(_, c)| c.name.clone()).collect::<Vec<_>>();
@@ -24,7 +44,7 @@ fn a_table_has_a_key_a_format_and_a_mark_of_retractions() {
         "CREATE TABLE t (id INT PRIMARY KEY, at TIMESTAMP METADATA FROM 'source.timestamp', n BIGINT) WITH (event_time = 'at',
          source = 'kafka', connection = 'main', topic = 'shop.orders', format = 'debezium-json')",
     );
-    assert_eq!(changes.table, Some(RowTable { key: 0, format: ChangeFormat::Debezium }));
+    assert_eq!(changes.table, Some(RowTable { key: key(&[0]), format: ChangeFormat::Debezium }));
     assert_eq!((changes.source_offset(), changes.retracted()), (Some(3), Some(4)));
     assert_eq!(names(changes.json_columns().collect()), ["id", "n"]);
     // Without its topic, a client sends the same changes.
@@ -44,7 +64,7 @@ fn a_table_follows_a_table_of_a_database() {
     let slot = OutboxSlot { slot: name.clone(), publication: name };
     assert_eq!((followed.name.as_str(), &followed.slot), ("Shop.orders", &slot));
     assert_eq!(table.database().map(|name| name.as_str()), Some("shop"));
-    assert_eq!(table.table, Some(RowTable { key: 0, format: ChangeFormat::Postgres }));
+    assert_eq!(table.table, Some(RowTable { key: key(&[0]), format: ChangeFormat::Postgres }));
     assert_eq!(
         (table.partitions, table.source_offset(), table.retracted(), table.is_sent()),
         (1, Some(4), Some(5), false)
