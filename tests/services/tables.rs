@@ -35,7 +35,12 @@ struct Written {
     form: Form,
     is_avro: bool,
     partitions: i64,
+    /// Whether the key of a row is `id` and `line` instead of `id` alone; only of JSON.
+    has_lines: bool,
 }
+
+/// The lines of an id.
+const LINES: i64 = 4;
 
 impl Written {
     fn format(self) -> &'static str {
@@ -51,15 +56,34 @@ impl Written {
         if self.is_avro { table_avro::value(value) } else { value.to_string().into_bytes() }
     }
 
+    /// The columns of the key.
+    fn columns(self) -> &'static str {
+        if self.has_lines { "id, line" } else { "id" }
+    }
+
+    /// The key of a row, with more members.
+    fn keyed(self, id: i64, members: Value) -> Value {
+        let mut all = if self.has_lines { json!({"id": id / LINES, "line": id % LINES}) } else { json!({"id": id}) };
+        let Value::Object(members) = members else { panic!("{members} is no object") };
+        all.as_object_mut().expect("an object").extend(members);
+        all
+    }
+
+    /// The number of a row that has a key.
+    fn number(self, row: &Value) -> i64 {
+        let id = row["id"].as_i64().expect("an id");
+        if self.has_lines { id * LINES + row["line"].as_i64().expect("a line") } else { id }
+    }
+
     /// A key as Debezium writes it; some topics of Avro have keys of JSON.
     fn key(self, id: i64, dice: &mut StdRng) -> Vec<u8> {
         let has_avro = self.is_avro && (self.form == Form::Debezium || dice.random_bool(0.5));
-        if has_avro { table_avro::key(id) } else { json!({"id": id}).to_string().into_bytes() }
+        if has_avro { table_avro::key(id) } else { self.keyed(id, json!({})).to_string().into_bytes() }
     }
 }
 
-fn row(id: i64, (status, amount, note): &(&str, i64, String), at: i64) -> Value {
-    json!({"id": id, "status": status, "amount": format!("{amount}.50"), "note": note, "at": at})
+fn row(written: Written, id: i64, (status, amount, note): &(&str, i64, String), at: i64) -> Value {
+    written.keyed(id, json!({"status": status, "amount": format!("{amount}.50"), "note": note, "at": at}))
 }
 
 /// Changes a row, and returns the records.
@@ -79,8 +103,8 @@ fn change(written: Written, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -
     if before.is_some() && dice.random_bool(0.3) {
         rows.remove(&id);
         // With the key only, and made-up values.
-        let change =
-            json!({"op": "d", "before": {"id": id, "status": null, "at": 0}, "after": null, "source": {"ts_ms": 1}});
+        let before = written.keyed(id, json!({"status": null, "at": 0}));
+        let change = json!({"op": "d", "before": before, "after": null, "source": {"ts_ms": 1}});
         return match form {
             Form::Debezium if dice.random_bool(0.8) => vec![write(change), tombstone()],
             // The change was compacted away.
@@ -93,7 +117,7 @@ fn change(written: Written, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -
     if let (true, Some(before)) = (keeps_note, &before) {
         after.2.clone_from(&before.2);
     }
-    let mut shown = row(id, &after, at);
+    let mut shown = row(written, id, &after, at);
     if keeps_note {
         shown["note"] = json!("__debezium_unavailable_value");
     }
@@ -109,7 +133,7 @@ fn change(written: Written, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -
     })]
 }
 
-fn check(world: &World, rows: &Rows, context: &str) {
+fn check(world: &World, changes: Written, rows: &Rows, context: &str) {
     let mut expected: BTreeMap<&str, (i64, f64)> = BTreeMap::new();
     for (status, amount, _) in rows.values() {
         let group = expected.entry(status).or_default();
@@ -133,17 +157,16 @@ fn check(world: &World, rows: &Rows, context: &str) {
     }
     let listed = world.get("/v1/tables/orders/rows").json();
     let listed = listed["rows"].as_array().expect("rows").iter();
-    let shown: BTreeMap<i64, Value> =
-        listed.map(|row| (row["id"].as_i64().expect("an id"), row["note"].clone())).collect();
+    let shown: BTreeMap<i64, Value> = listed.map(|row| (changes.number(row), row["note"].clone())).collect();
     assert_eq!(shown, rows.iter().map(|(id, (.., note))| (*id, json!(note))).collect(), "{context}");
 }
 
 /// The topic of the sink has the rows of the table by their key, and a tombstone for each that is gone.
-fn check_sink(world: &World, rows: &Rows, output: &Topic, context: &str) {
+fn check_sink(world: &World, changes: Written, rows: &Rows, output: &Topic, context: &str) {
     written(world, "out");
     let expected = rows.iter().map(|(id, (status, amount, _))| {
-        let value = json!({"id": id, "n": 1, "highest": format!("{amount}.50"), "statuses": 1, "last": status});
-        (json!({"id": id}).to_string(), value)
+        let value = json!({"n": 1, "highest": format!("{amount}.50"), "statuses": 1, "last": status});
+        (changes.keyed(*id, json!({})).to_string(), changes.keyed(*id, value))
     });
     assert_eq!(output.table(), expected.collect(), "{context}");
     assert_changes(&output.read());
@@ -154,15 +177,17 @@ fn follow(changes: Written) {
     let (topic, output) = (Topic::create(broker, changes.partitions as i32), Topic::create(broker, 2));
     let (url, _) = registry(table_avro::answers(changes.form == Form::Debezium));
     let mut world = World::stopped(&format!(
-        "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP)
+        "CREATE TABLE orders (id BIGINT{line}, status STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP, PRIMARY KEY ({key}))
              WITH (event_time = 'at', format = '{}', {});
          CREATE VIEW orders_by_status AS SELECT status, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY status;
-         CREATE VIEW orders_by_id AS SELECT id, COUNT(*) AS n, MAX(amount) AS highest, COUNT(DISTINCT status) AS statuses,
-             MIN(status) AS last FROM orders GROUP BY id;
+         CREATE VIEW orders_by_id AS SELECT {key}, COUNT(*) AS n, MAX(amount) AS highest, COUNT(DISTINCT status) AS statuses,
+             LAST_VALUE(status) AS last FROM orders GROUP BY {key};
          CREATE SINK out FROM orders_by_id WITH (connection = 'main', topic = '{}', every = '20 milliseconds');",
         changes.format(),
         topic.options(),
-        output.name
+        output.name,
+        key = changes.columns(),
+        line = if changes.has_lines { ", line INT" } else { "" },
     ));
     world.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", topic.settings()));
     world.start();
@@ -187,8 +212,8 @@ fn follow(changes: Written) {
             assert_eq!(world.run("orders_by_id", round == 4)["state"], json!("published"));
         }
         let context = format!("{} {round}", if round % 2 == 0 { "run in round" } else { "round" });
-        check(&world, &rows, &context);
-        check_sink(&world, &rows, &output, &context);
+        check(&world, changes, &rows, &context);
+        check_sink(&world, changes, &rows, &output, &context);
     }
     let status = world.get("/v1/streams/orders").json();
     assert_eq!(status["rejected"], json!(0), "{status}");
@@ -198,26 +223,33 @@ fn follow(changes: Written) {
 
 #[test]
 fn a_table_of_debezium_changes_has_the_rows_of_the_database() {
-    follow(Written { form: Form::Debezium, is_avro: false, partitions: 3 });
+    follow(Written { form: Form::Debezium, is_avro: false, partitions: 3, has_lines: false });
 }
 
 #[test]
 fn a_table_of_a_compacted_topic_has_its_last_values() {
-    follow(Written { form: Form::Compacted, is_avro: false, partitions: 3 });
+    follow(Written { form: Form::Compacted, is_avro: false, partitions: 3, has_lines: false });
 }
 
 #[test]
 fn a_table_of_debezium_changes_in_avro_has_the_rows_of_the_database() {
-    follow(Written { form: Form::Debezium, is_avro: true, partitions: 3 });
+    follow(Written { form: Form::Debezium, is_avro: true, partitions: 3, has_lines: false });
 }
 
 #[test]
 fn a_table_of_a_compacted_topic_in_avro_has_its_last_values() {
-    follow(Written { form: Form::Compacted, is_avro: true, partitions: 3 });
+    follow(Written { form: Form::Compacted, is_avro: true, partitions: 3, has_lines: false });
+}
+
+#[test]
+fn a_table_with_keys_of_two_columns_has_the_rows_of_the_database() {
+    for (form, partitions) in [(Form::Debezium, 3), (Form::Debezium, 1), (Form::Compacted, 3)] {
+        follow(Written { form, is_avro: false, partitions, has_lines: true });
+    }
 }
 
 #[test]
 fn a_table_of_one_partition_is_truncated_with_the_database() {
-    follow(Written { form: Form::Debezium, is_avro: false, partitions: 1 });
-    follow(Written { form: Form::Debezium, is_avro: true, partitions: 1 });
+    follow(Written { form: Form::Debezium, is_avro: false, partitions: 1, has_lines: false });
+    follow(Written { form: Form::Debezium, is_avro: true, partitions: 1, has_lines: false });
 }
