@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_key_is_refused_with_an_example() {
+    fn a_text_that_is_not_a_key_is_refused_with_an_example() {
         for wrong in
             ["a", "[\"a\"]", "[\"a\",1,2]", "[1,\"a\"]", "[\"a\",3000000000]", "[\"a\",null]", "[\"a\",1.5]", ""]
         {

@@ -83,7 +83,7 @@ fn a_row_that_is_gone_reveals_the_first_and_the_last_value_after_it() {
         // Of equal times, the least value is the first and the greatest the last one, in whatever order they came.
         (row(1, morning, 7) + &row(2, morning, 5) + &row(3, noon, 1) + &row(4, noon, 3), json!([5, 3])),
         (row(5, morning, 6) + &deleted(2), json!([6, 3])),
-        // A later time, a NULL, which is no value, and a row whose value alone changes.
+        // A later time, a NULL, which does not count, and a row whose value alone changes.
         (row(5, noon, 6) + &format!("{{\"id\":6,\"at\":\"{noon}\"}}\n") + &row(1, morning, 9), json!([9, 6])),
         (deleted(5) + &deleted(4), json!([9, 1])),
         (deleted(1) + &deleted(3), json!([null, null])),

@@ -20,7 +20,7 @@ use crate::double::canonical;
 use crate::partial::sketch::SketchError;
 use crate::types::DataType;
 
-/// What is counted for one aggregate, one entry per group, by the type of its argument.
+/// The counts of one aggregate, one entry per group, by the type of its argument.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Counted<L, D, T> {
     /// BOOLEAN, INT, BIGINT, DATE, TIMESTAMP, and DOUBLE as [`sortable`].
