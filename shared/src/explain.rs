@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::lookup::definition::{JoinKind, LookupJoin, joined_column, joined_index};
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
-use crate::stream::{Column, EventSource, KafkaTopic, OutboxSlot, RowTable, Stream, UnknownFields};
+use crate::stream::{Column, EventSource, KafkaTopic, OutboxSlot, RowTable, Stream, Transactions, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -87,6 +87,11 @@ impl ViewText<'_> {
                     (table.describe(), &table.connection, &table.slot);
                 line(text, "source", format!("{what} of connection {connection}: its rows, then each change once"));
                 line(text, "slot", format!("{slot}, of publication {publication}"));
+                let transactions = match table.transactions {
+                    Transactions::Parts => "parts: each change is visible by itself",
+                    Transactions::Whole => "whole: the changes of one are visible together",
+                };
+                line(text, "transactions", transactions);
                 line(text, "partitions", partitions);
             }
             EventSource::Kafka(topic) => {

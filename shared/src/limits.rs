@@ -93,6 +93,9 @@ pub const SOURCE_BATCH_BYTES: usize = 4 * 1024 * 1024;
 pub const SOURCE_FETCHED_BYTES: usize = 16 * 1024 * 1024;
 /// Batches of records of a topic that need not be durable before the next ones are decoded: the log writes and syncs several together.
 pub const SOURCE_BATCHES_IN_FLIGHT: usize = 16;
+/// Memory of the changes of a transaction that are held until its end, for a table with `transactions = 'whole'`, in bytes. Reading stops
+/// with an error at a transaction with more; a snapshot with more becomes visible in parts.
+pub const TRANSACTION_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Milliseconds before the first retry of a reader that failed; the pause doubles with every further one.
 pub const SOURCE_RETRY_FIRST_MS: u64 = 100;
 /// Longest pause before a retry, in milliseconds.

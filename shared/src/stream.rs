@@ -6,6 +6,7 @@ mod field_path;
 pub mod outbox;
 pub mod row_table;
 pub mod time_format;
+mod transactions;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,6 +22,7 @@ pub use self::field_path::{FieldPath, InvalidPointer};
 pub use self::outbox::{Outbox, OutboxColumns, OutboxMode, OutboxPart, OutboxSlot};
 pub use self::row_table::{ChangeFormat, KeyColumns, RowTable};
 pub use self::time_format::{TimeFormat, UnixUnit};
+pub use self::transactions::Transactions;
 use crate::column_name;
 use crate::ids::{Name, StreamName};
 use crate::retention::Retention;
@@ -229,6 +231,14 @@ impl Stream {
             EventSource::Postgres(outbox) => Some(&outbox.connection),
             EventSource::PostgresTable(table) => Some(&table.connection),
             EventSource::Http | EventSource::Kafka(_) => None,
+        }
+    }
+
+    /// How the changes of a transaction of its source become visible.
+    pub fn transactions(&self) -> Transactions {
+        match &self.source {
+            EventSource::PostgresTable(table) => table.transactions,
+            EventSource::Http | EventSource::Kafka(_) | EventSource::Postgres(_) => Transactions::Parts,
         }
     }
 

@@ -77,6 +77,11 @@ pub const DRIVEN: &[Driven] = &[
     ("TABLE_ROWS_DEFAULT", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
     ("TABLE_ROWS_MAX", "tests/tables/reading.rs", "requests_for_rows_that_cannot_be_are_refused"),
     ("TABLE_PAGE_BYTES_MAX", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
+    (
+        "TRANSACTION_BYTES_MAX",
+        "intake/src/sources/tests/whole.rs",
+        "a_transaction_that_is_too_large_stops_reading_until_it_may_be_applied_in_parts",
+    ),
     ("TABLE_BATCH_RECORDS", "intake/src/sources/batches.rs", "batches_hold_records_of_one_partition_in_order"),
     ("ENTITIES_MAX", "tests/entities/appends.rs", "a_partition_with_all_its_entities_refuses_new_ones_only"),
     (

@@ -352,11 +352,13 @@ fn the_recipe_of_the_page_works() {
     session.run(&joined("sql database"));
     // Slots have names of their own in the server that tests share.
     let definitions = joined("sql followed")
-        .replace("table = 'shop.orders'", &format!("table = 'shop.orders', slot = '{}'", database.name));
+        .replace("table = 'shop.orders'", &format!("table = 'shop.orders', slot = '{}'", database.name))
+        .replace("table = 'shop.accounts'", &format!("table = 'shop.accounts', slot = '{}_accounts'", database.name));
     let mut world = World::stopped(&definitions);
     world.set_settings(&database.settings());
     world.start();
     world.wait_for("the snapshot", |world| world.rows("totals", "")["rows"].as_array().map(Vec::len) == Some(1));
+    world.wait_for("its snapshot", |world| world.rows("branches", "")["rows"].as_array().map(Vec::len) == Some(2));
     session.run(&joined("sql application"));
     world.wait_for("the changes", |world| world.rows("totals", "")["rows"].as_array().map(Vec::len) == Some(2));
     let output = std::process::Command::new("bash")

@@ -36,4 +36,5 @@ mod table_avro;
 mod tables;
 mod throughput;
 mod topic;
+mod whole_transactions;
 mod window_fold;

@@ -254,13 +254,19 @@ pub(crate) async fn ensure_publication(
     Err(OutboxError::setup(problem, format!("drop it, then {create}")))
 }
 
-/// Checks the slot. Returns whether it was created.
+/// Whether there is a slot of this name.
+pub(crate) async fn has_slot(session: &Session, slot: &str) -> Result<bool, OutboxError> {
+    let statement = "SELECT FROM pg_replication_slots WHERE slot_name = $1::text::name";
+    Ok(!session.query(statement, &[&slot], "").await?.is_empty())
+}
+
+/// Checks the slot, and creates it if it is missing and may be.
 pub(crate) async fn ensure_slot(
     session: &Session,
     database: &Database,
     slot: &str,
     if_missing: IfMissing,
-) -> Result<bool, OutboxError> {
+) -> Result<(), OutboxError> {
     let create = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
     let statement =
         "SELECT plugin::text, database::text, wal_status FROM pg_replication_slots WHERE slot_name = $1::text::name";
@@ -276,7 +282,7 @@ pub(crate) async fn ensure_slot(
         let statement = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')::text";
         session.query(statement, &[&slot], &help).await?;
         tracing::info!(slot, "created a replication slot");
-        return Ok(true);
+        return Ok(());
     };
     let (plugin, of): (Option<String>, Option<String>) = (value(row, 0)?, value(row, 1)?);
     if plugin.as_deref() != Some("pgoutput") || of.as_ref() != Some(&database.name) {
@@ -293,5 +299,5 @@ pub(crate) async fn ensure_slot(
         };
         return Err(OutboxError::setup(problem, help));
     }
-    Ok(false)
+    Ok(())
 }

@@ -27,8 +27,12 @@ pub enum RowEffect {
     Record,
     /// It deletes all rows of the table.
     Clear,
+    /// It deletes all rows of the table, too: those of a snapshot follow, up to one that moves the place.
+    Snapshot,
     /// It moves the place alone.
     Move,
+    /// It ends the transaction of the rows before it.
+    Commit,
 }
 
 impl OutboxRow {

@@ -111,6 +111,11 @@ impl Slot {
         }
     }
 
+    /// Says that the slot does not exist.
+    pub fn gone(&self) -> String {
+        format!("{} is gone", self.names.slot)
+    }
+
     /// Whether a peek is under way, so that the connection has no room for other statements.
     pub fn is_busy(&self) -> bool {
         self.peek.is_some()

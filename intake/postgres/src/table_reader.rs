@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream};
 
 use crate::OutboxError;
-use crate::catalog::{Database, IfMissing, Published, Table, ensure_publication, ensure_slot};
+use crate::catalog::{Database, IfMissing, Published, Table, ensure_publication, ensure_slot, has_slot};
 use crate::columns::{Field, RowWriter, TakenColumn};
 use crate::followed::{ColumnTypes, all_rows};
 use crate::lsn::{Lsn, RowPlace};
@@ -43,6 +43,8 @@ pub struct FollowedTable {
     pub names: SlotNames,
     /// The text of a value that did not change and is not known.
     pub unchanged: &'static str,
+    /// Whether a row marks the end of each transaction that has changes.
+    pub marks_commits: bool,
 }
 
 /// Reads a table.
@@ -64,9 +66,15 @@ pub struct TableReader {
     transaction: Transaction,
     /// The columns of the last change, and where those that are taken are among them.
     mapped: Option<(Arc<Relation>, Vec<Option<usize>>)>,
+    marks_commits: bool,
 }
 
 enum Phase {
+    /// The slot of the place is gone. The place moves to the snapshot before a slot is created: one that exists is taken for that of the
+    /// place.
+    Lost {
+        has_moved: bool,
+    },
     /// The snapshot starts when all transactions below this one have ended.
     Waiting {
         below: u64,
@@ -86,6 +94,8 @@ struct Transaction {
     timestamp_ms: i64,
     /// Whether the snapshot has its changes.
     is_seen: bool,
+    /// Whether a change of it was returned.
+    has_changes: bool,
 }
 
 impl TableReader {
@@ -100,7 +110,7 @@ impl TableReader {
         followed: FollowedTable,
         start: Start,
     ) -> Result<TableReader, OutboxError> {
-        let FollowedTable { table: name, columns, key, names, unchanged } = followed;
+        let FollowedTable { table: name, columns, key, names, unchanged, marks_commits } = followed;
         let session = Session::connect(settings, application).await?;
         session.run(PRINTED).await?;
         let database = Database::read(&session).await?;
@@ -113,19 +123,20 @@ impl TableReader {
         let rows = table.check_key(&session, &key_names).await?;
         let taken: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         ensure_publication(&session, &names.publication, Published::Changes(&table, &taken)).await?;
-        let is_new = ensure_slot(&session, &database, &names.slot, IfMissing::Create).await?;
         let place = match &start {
             Start::New | Start::After(None) => TablePlace::Snapshot,
             Start::After(Some(place)) => place.parse().map_err(|()| bad_place(place))?,
         };
+        let is_lost = place != TablePlace::Snapshot && !has_slot(&session, &names.slot).await?;
+        if !is_lost {
+            ensure_slot(&session, &database, &names.slot, IfMissing::Create).await?;
+        }
         let (phase, place, seen) = match place {
-            TablePlace::Change { table: oid, row, seen } if !is_new && oid == table.oid => (Phase::Changes, row, seen),
+            _ if is_lost => (Phase::Lost { has_moved: false }, RowPlace::default(), None),
+            TablePlace::Change { table: oid, row, seen } if oid == table.oid => (Phase::Changes, row, seen),
             before => {
                 if before != TablePlace::Snapshot {
-                    tracing::warn!(
-                        table = name,
-                        "the slot or the table is another one than before; reading the table again"
-                    );
+                    tracing::warn!(table = name, "the table is another one than before; reading it again");
                 }
                 // A transaction may be in the log already, before the slot, and not be visible yet. All of them are below this one.
                 let row = session.row("SELECT pg_current_xact_id()::text", &[], "").await?;
@@ -146,7 +157,18 @@ impl TableReader {
             seen,
             transaction: Transaction::default(),
             mapped: None,
+            marks_commits,
         })
+    }
+
+    /// Moves the place to the snapshot; then the next connection creates the slot.
+    fn restart(&mut self, has_moved: bool) -> Result<ReadRows, OutboxError> {
+        if has_moved {
+            return Err(OutboxError::Other(format!("the replication slot {}{GAP}", self.slot.gone())));
+        }
+        self.phase = Phase::Lost { has_moved: true };
+        let moved = self.row(TablePlace::Snapshot.to_string(), RowEffect::Move);
+        Ok(ReadRows { rows: vec![moved], end: ReadEnd::More })
     }
 
     /// Starts the snapshot, unless transactions that it must see have not ended.
@@ -165,7 +187,7 @@ impl TableReader {
         let until = session.lsn("pg_current_wal_insert_lsn()").await?;
         let rows = Box::pin(session.texts(&self.all_rows, SELECT).await?);
         self.phase = Phase::Snapshot { rows, seen: SeenTransactions { until, snapshot }, timestamp_ms };
-        let clear = self.row(TablePlace::Snapshot.to_string(), RowEffect::Clear);
+        let clear = self.row(TablePlace::Snapshot.to_string(), RowEffect::Snapshot);
         Ok(ReadRows { rows: vec![clear], end: ReadEnd::More })
     }
 
@@ -227,8 +249,12 @@ impl TableReader {
             Output::Begin { transaction, commit, timestamp_ms } => {
                 self.seen.take_if(|seen| commit >= seen.until);
                 let is_seen = self.seen.as_ref().is_some_and(|seen| seen.snapshot.has_seen(transaction));
-                self.transaction = Transaction { place: RowPlace { commit, rows: 0 }, timestamp_ms, is_seen };
+                let place = RowPlace { commit, rows: 0 };
+                self.transaction = Transaction { place, timestamp_ms, is_seen, has_changes: false };
                 return Ok(None);
+            }
+            Output::Commit { .. } if self.marks_commits && self.transaction.has_changes => {
+                return Ok(Some(self.row(self.place_now().to_string(), RowEffect::Commit)));
             }
             Output::Change(change) if change.table == self.table.oid => Some(change),
             Output::Truncate { tables } if tables.contains(&self.table.oid) => None,
@@ -240,6 +266,7 @@ impl TableReader {
         }
         let payload = change.map(|change| self.payload(&change)).transpose()?;
         self.place = self.transaction.place;
+        self.transaction.has_changes = true;
         let effect = if payload.is_some() { RowEffect::Record } else { RowEffect::Clear };
         Ok(Some(OutboxRow { payload, ..self.row(self.place_now().to_string(), effect) }))
     }
@@ -344,6 +371,7 @@ impl OutboxReader for TableReader {
 
     async fn read(&mut self) -> Result<ReadRows, OutboxError> {
         match self.phase {
+            Phase::Lost { has_moved } => self.restart(has_moved),
             Phase::Waiting { below } => self.begin_snapshot(below).await,
             Phase::Snapshot { .. } => self.read_snapshot().await,
             Phase::Changes => self.read_changes().await,

@@ -97,13 +97,7 @@ fn batches(
     records: &[TopicRecord],
     arrived_at: Micros,
 ) -> Result<Vec<RecordBatch>, SourceError> {
-    let options = Options { arrived_at: Some(arrived_at), values_max: usize::MAX, ..Options::default() };
-    let decoded = match format {
-        ValueFormat::Text(format) => decode_records(stream, *format, records, options),
-        ValueFormat::Avro(schemas) => decode_avro(stream, schemas, records, options),
-        ValueFormat::Protobuf(schemas) => decode_protobuf(stream, schemas, records, options),
-    };
-    match decoded {
+    match decode_together(stream, format, records, arrived_at) {
         Ok(decoded) => Ok(vec![batch(topic, records, decoded)]),
         Err(DecodeError::EventsTooLarge { .. }) if records.len() > 1 => {
             let (first, second) = records.split_at(records.len() / 2);
@@ -125,6 +119,37 @@ fn batches(
         }
         Err(error) => Err(SourceError::Decode(error.to_string())),
     }
+}
+
+fn decode_together(
+    stream: &Arc<Stream>,
+    format: &ValueFormat,
+    records: &[TopicRecord],
+    arrived_at: Micros,
+) -> Result<Decoded, DecodeError> {
+    let options = Options { arrived_at: Some(arrived_at), values_max: usize::MAX, ..Options::default() };
+    match format {
+        ValueFormat::Text(format) => decode_records(stream, *format, records, options),
+        ValueFormat::Avro(schemas) => decode_avro(stream, schemas, records, options),
+        ValueFormat::Protobuf(schemas) => decode_protobuf(stream, schemas, records, options),
+    }
+}
+
+/// Decodes records of one partition as one batch, however many they are: they become visible together.
+pub(super) async fn decode_whole(
+    stream: &Arc<Stream>,
+    format: &ValueFormat,
+    topic: &Arc<str>,
+    records: Vec<TopicRecord>,
+    arrived_at: Micros,
+) -> Result<RecordBatch, SourceError> {
+    let (stream, topic, format) = (Arc::clone(stream), Arc::clone(topic), format.clone());
+    let work = move || match decode_together(&stream, &format, &records, arrived_at) {
+        Ok(decoded) => Ok(batch(&topic, &records, decoded)),
+        Err(DecodeError::EventsTooLarge { .. }) => Err(SourceError::TransactionTooLarge),
+        Err(error) => Err(SourceError::Decode(error.to_string())),
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::Decode(error.to_string()))?
 }
 
 fn batch(topic: &str, records: &[TopicRecord], mut decoded: Decoded) -> RecordBatch {

@@ -2,7 +2,7 @@
 
 use kafka::{RegistryError, TopicError};
 use postgres::OutboxError;
-use shared::limits::PARTITIONS_MAX;
+use shared::limits::{PARTITIONS_MAX, TRANSACTION_BYTES_MAX};
 
 use crate::partition::SubmitError;
 
@@ -49,6 +49,12 @@ pub enum SourceError {
     Partitions(String),
     #[error("cannot keep rejected records: {0}; will retry")]
     Quarantine(String),
+    #[error(
+        "a transaction has too many changes of this table to become visible together, more than {TRANSACTION_BYTES_MAX} bytes \
+         (TRANSACTION_BYTES_MAX); declare transactions = 'parts' and start again, which applies it in parts, and declare 'whole' again \
+         when it is applied"
+    )]
+    TransactionTooLarge,
     #[error("cannot decode records: {0}")]
     Decode(String),
 }

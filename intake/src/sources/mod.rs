@@ -9,8 +9,9 @@
 //! row; the rows and the changes of a table are, too. The database is acknowledged only what is durable.
 //!
 //! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads a database; [`retry`] runs
-//! both; [`positions`] decides where it starts, [`fetched`] polls ahead, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for
-//! what was submitted, [`clear`] deletes all rows of a table, [`pace`] says how long to wait, and [`status`] shows how far it is.
+//! both; [`positions`] decides where it starts, [`fetched`] polls ahead, [`batches`] decodes records, [`batch_writer`] submits them,
+//! [`flight`] waits for what was submitted, [`whole`] holds changes until their transaction ends, [`clear`] deletes all rows of a
+//! table, [`pace`] says how long to wait, and [`status`] shows how far it is.
 //! [`topic_partitions`] says how many partitions a stream has.
 
 mod batch_writer;
@@ -30,6 +31,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 pub mod topic_partitions;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -111,6 +113,7 @@ impl SourceReaders {
                 | EventSource::PostgresTable(DatabaseTable { name: outbox, .. }) => {
                     let reader = OutboxStreamReader {
                         name: outbox,
+                        transactions: stream.transactions(),
                         log,
                         submitter,
                         lake,

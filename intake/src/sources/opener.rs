@@ -12,7 +12,7 @@ use postgres::{
 use shared::ids::Name;
 use shared::stream::{
     ChangeFormat, Column, DatabaseTable, EventSource, KafkaTopic, Outbox, OutboxMode, OutboxPart, OutboxSlot,
-    RecordPart, Stream, TimeFormat,
+    RecordPart, Stream, TimeFormat, Transactions,
 };
 use shared::types::DataType;
 
@@ -146,6 +146,7 @@ fn followed(stream: &Stream, table: &DatabaseTable) -> Result<FollowedTable, Sou
         key,
         names: slot_names(&table.slot),
         unchanged: ChangeFormat::UNCHANGED,
+        marks_commits: table.transactions == Transactions::Whole,
     })
 }
 

@@ -6,6 +6,8 @@
 //!
 //! A row can also delete all rows of the table: a TRUNCATE, or a snapshot that starts. The deletions come before it, so their
 //! frames still have the place before it. After a crash it is read again, and deletes those that are left.
+//!
+//! If transactions become visible whole, [`super::whole`] does what rows say, in place of this.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
 use shared::ids::Partition;
 use shared::limits::{OUTBOX_POLL_MS, SOURCE_COMMIT_EVERY_MS};
+use shared::stream::Transactions;
 
 use super::batch_writer::BatchWriter;
 use super::batches::{self, ValueFormat};
@@ -29,6 +32,7 @@ use super::pace::Stopping;
 use super::positions::{archived, move_to};
 use super::retry::retry;
 use super::status::ReaderStatus;
+use super::whole::{HeldRows, ended_whole};
 use crate::decode::TextFormat;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
@@ -37,7 +41,7 @@ use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
 /// The partition of an outbox.
-const PARTITION: u32 = 0;
+pub(super) const PARTITION: u32 = 0;
 /// Reads that find nothing take at most one part in so many of the time: the database decodes part of its log for each.
 const REST_PARTS: u32 = 9;
 /// Longest wait after a read that found nothing.
@@ -49,6 +53,7 @@ const IN_FLIGHT: usize = 1;
 pub(super) struct OutboxStreamReader {
     /// What positions and rejected rows call the outbox or the table.
     pub name: String,
+    pub transactions: Transactions,
     pub log: Arc<StreamLog>,
     pub submitter: Arc<RecordSubmitter>,
     pub lake: Lake,
@@ -60,10 +65,12 @@ pub(super) struct OutboxStreamReader {
 }
 
 /// The state of reading from the durable place on.
-struct Session {
+pub(super) struct Session {
     /// After what was submitted.
-    position: SourcePosition,
-    flight: Flight,
+    pub position: SourcePosition,
+    pub flight: Flight,
+    /// Rows of a transaction that has not ended.
+    pub held: HeldRows,
     /// Whether rows were read since the last acknowledgement.
     has_news: bool,
     /// Rows that could not be read at the last acknowledgement, because other transactions had not ended.
@@ -91,11 +98,19 @@ impl OutboxStreamReader {
         };
         let position = self.position(known, reader.database()).await?;
         let flight = Flight::new(Arc::clone(&self.submitter));
-        let mut session = Session { position, flight, has_news: true, waiting: 0, acknowledged_at: monotonic_now() };
+        let mut session = Session {
+            position,
+            flight,
+            held: HeldRows::default(),
+            has_news: true,
+            waiting: 0,
+            acknowledged_at: monotonic_now(),
+        };
         self.status.set(SourceState::Reading, None);
         let ended = self.follow(reader.as_mut(), &mut session).await;
         // Positions are read again only when nothing that moves them is under way.
-        ended.and(session.flight.settle().await)
+        let ended = ended.and(session.flight.settle().await);
+        if self.transactions == Transactions::Whole { ended_whole(ended) } else { ended }
     }
 
     /// The durable position. The first one becomes durable before the first row is read, so that a slot which is gone later is
@@ -134,8 +149,12 @@ impl OutboxStreamReader {
             session.has_news |= !rows.is_empty();
             let has_more = end != ReadEnd::Nothing;
             // Before they are submitted: until then, an outbox with many rows must not look idle.
-            self.observe(session.position.next + rows.len() as i64, u64::from(has_more), true);
-            self.accept(session, rows).await?;
+            let read = (session.held.len() + rows.len()) as i64;
+            self.observe(session.position.next + read, u64::from(has_more), true);
+            match self.transactions {
+                Transactions::Parts => self.accept(session, rows).await?,
+                Transactions::Whole => self.accept_whole(session, rows).await?,
+            }
             if end == ReadEnd::More {
                 session.flight.settle_to(IN_FLIGHT).await?;
                 continue;
@@ -153,7 +172,7 @@ impl OutboxStreamReader {
     }
 
     /// Does what rows say, in their order.
-    async fn accept(&self, session: &mut Session, rows: Vec<OutboxRow>) -> Result<(), SourceError> {
+    pub(super) async fn accept(&self, session: &mut Session, rows: Vec<OutboxRow>) -> Result<(), SourceError> {
         let (mut records, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for row in rows {
             let place = Arc::clone(&row.place);
@@ -163,11 +182,11 @@ impl OutboxStreamReader {
                     places.push(place);
                     continue;
                 }
-                RowEffect::Clear => {
+                RowEffect::Clear | RowEffect::Snapshot => {
                     self.submit(session, std::mem::take(&mut records), std::mem::take(&mut places)).await?;
                     self.clear(session).await?;
                 }
-                RowEffect::Move => {
+                RowEffect::Move | RowEffect::Commit => {
                     self.submit(session, std::mem::take(&mut records), std::mem::take(&mut places)).await?;
                 }
             }
@@ -257,7 +276,7 @@ impl OutboxStreamReader {
 }
 
 /// A row as a record, whose headers are its parts.
-fn record(number: i64, row: OutboxRow) -> TopicRecord {
+pub(super) fn record(number: i64, row: OutboxRow) -> TopicRecord {
     let headers = row.parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     TopicRecord {
         partition: PARTITION,

@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
 use super::definition::{JoinTable, joined_column, joined_index};
-use super::table::{JoinedColumn, LookupTable, Lookups, SeenColumns};
+use super::table::{HeldVersions, JoinedColumn, LookupTable, Lookups, SeenColumns};
 use super::values::Form;
 use crate::ids::StreamName;
 use crate::view::View;
@@ -105,9 +105,19 @@ impl EventJoin {
     ) -> Result<RecordBatch, ArrowError> {
         let mut fields: Vec<Field> = events.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut columns: Vec<ArrayRef> = events.columns().to_vec();
+        // A table that is joined twice must not change in between. Every thread locks tables in the same order.
+        let mut held: BTreeMap<*const LookupTable, HeldVersions<'_>> = BTreeMap::new();
+        let mut tables: Vec<&Arc<LookupTable>> = self.steps.iter().map(|step| &step.table).collect();
+        tables.sort_unstable_by_key(|table| Arc::as_ptr(table));
+        for table in tables {
+            held.entry(Arc::as_ptr(table)).or_insert_with(|| table.hold());
+        }
+        // Other views may have looked up some of its rows before a change that this one sees in others.
+        let mut own = SharedLookups::default();
+        let known = if held.len() < self.steps.len() { &mut own } else { known };
         for JoinStep { table, on, columns: wanted } in &self.steps {
             let seen = known.of(table, &columns[*on]);
-            for column in table.look_up(seen, times, wanted)? {
+            for column in held[&Arc::as_ptr(table)].look_up(seen, times, wanted)? {
                 fields.push(Field::new(format!("joined{}", columns.len()), column.data_type().clone(), true));
                 columns.push(column);
             }

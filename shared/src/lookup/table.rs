@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{cast, filter, not};
 use arrow::datatypes::{DataType as ArrowType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::history::{SeenSpan, Version, VoidDeletion, position, seen_spans};
 use super::index::{RowIndex, RowKey};
@@ -34,6 +34,12 @@ pub struct LookupTable {
     /// Memory that versions may take; beyond it, old ones are forgotten.
     bytes_max: usize,
     versions: RwLock<Versions>,
+}
+
+/// The versions of a table as of one moment.
+pub(super) struct HeldVersions<'t> {
+    table: &'t LookupTable,
+    versions: RwLockReadGuard<'t, Versions>,
 }
 
 /// Some events of a table, with the columns of [`Stream::schema`].
@@ -248,38 +254,9 @@ impl LookupTable {
         self.columns.binary_search(&index).ok().map(|at| JoinedColumn::Value(at, form))
     }
 
-    /// Returns the values that events with these times see, NULL where they see no row. `seen` has those that were asked for before, which
-    /// stay as they were.
-    pub(super) fn look_up(
-        &self,
-        seen: &mut SeenColumns,
-        times: &[i64],
-        wanted: &[JoinedColumn],
-    ) -> Result<Vec<ArrayRef>, ArrowError> {
-        let SeenColumns { keys, rows, columns } = seen;
-        let is_known = |wanted: &JoinedColumn| columns.iter().any(|(column, _)| column == wanted);
-        if !wanted.iter().all(is_known) {
-            let versions = self.versions.read();
-            let rows = match rows.take().filter(|rows| rows.forgotten == versions.forgotten) {
-                Some(known) => rows.insert(known),
-                None => {
-                    columns.clear();
-                    let seen = versions.index.as_of(&versions.index.keys_of(keys)?, times);
-                    rows.insert(NumberedRows { rows: SeenRows::new(seen), forgotten: versions.forgotten })
-                }
-            };
-            for wanted in wanted {
-                if columns.iter().all(|(column, _)| column != wanted) {
-                    let values = match *wanted {
-                        JoinedColumn::Value(column, form) => versions.values.gather(&rows.rows, column, form)?,
-                        JoinedColumn::Key => rows.rows.mask(&cast(keys, &self.key_type())?)?,
-                    };
-                    columns.push((*wanted, values));
-                }
-            }
-        }
-        let value = |wanted: &JoinedColumn| columns.iter().find(|(column, _)| column == wanted);
-        Ok(wanted.iter().filter_map(value).map(|(_, values)| ArrayRef::clone(values)).collect())
+    /// Holds the versions as they are: no change is added until the result is dropped.
+    pub(super) fn hold(&self) -> HeldVersions<'_> {
+        HeldVersions { table: self, versions: self.versions.read() }
     }
 
     fn key_type(&self) -> ArrowType {
@@ -344,6 +321,42 @@ impl LookupTable {
         let void = versions.void.iter().filter(|void| !is_new(void.deleted) && is_new(void.written));
         spans.extend(void.map(|void| (void.time, i64::MAX)));
         united(spans)
+    }
+}
+
+impl HeldVersions<'_> {
+    /// Returns the values that events with these times see, NULL where they see no row. `seen` has those that were asked for before, which
+    /// stay as they were.
+    pub(super) fn look_up(
+        &self,
+        seen: &mut SeenColumns,
+        times: &[i64],
+        wanted: &[JoinedColumn],
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        let HeldVersions { table, versions } = self;
+        let SeenColumns { keys, rows, columns } = seen;
+        let is_known = |wanted: &JoinedColumn| columns.iter().any(|(column, _)| column == wanted);
+        if !wanted.iter().all(is_known) {
+            let rows = match rows.take().filter(|rows| rows.forgotten == versions.forgotten) {
+                Some(known) => rows.insert(known),
+                None => {
+                    columns.clear();
+                    let seen = versions.index.as_of(&versions.index.keys_of(keys)?, times);
+                    rows.insert(NumberedRows { rows: SeenRows::new(seen), forgotten: versions.forgotten })
+                }
+            };
+            for wanted in wanted {
+                if columns.iter().all(|(column, _)| column != wanted) {
+                    let values = match *wanted {
+                        JoinedColumn::Value(column, form) => versions.values.gather(&rows.rows, column, form)?,
+                        JoinedColumn::Key => rows.rows.mask(&cast(keys, &table.key_type())?)?,
+                    };
+                    columns.push((*wanted, values));
+                }
+            }
+        }
+        let value = |wanted: &JoinedColumn| columns.iter().find(|(column, _)| column == wanted);
+        Ok(wanted.iter().filter_map(value).map(|(_, values)| ArrayRef::clone(values)).collect())
     }
 }
 

@@ -84,7 +84,11 @@ struct World {
 }
 
 fn world() -> World {
-    let parsed = parse_definitions(&[("t.sql".to_owned(), SQL.to_owned())]);
+    world_of(SQL)
+}
+
+fn world_of(sql: &str) -> World {
+    let parsed = parse_definitions(&[("t.sql".to_owned(), sql.to_owned())]);
     let mut parsed = parsed.unwrap_or_else(|errors| panic!("{}", errors[0]));
     World { view: parsed.views.remove(0), table: Arc::new(parsed.streams.remove(0)) }
 }
@@ -437,4 +441,46 @@ fn texts_that_other_expressions_read_come_as_texts() {
         let coded = joined.columns().iter().filter(|column| column.as_dictionary_opt::<UInt16Type>().is_some());
         assert_eq!(coded.count(), usize::from(is_coded), "{measure}, {dimension}");
     }
+}
+
+#[test]
+fn a_table_that_is_joined_twice_does_not_change_between_its_lookups() {
+    let world = world_of(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at');
+         CREATE STREAM s (k BIGINT, l BIGINT, at TIMESTAMP) WITH (event_time = 'at');
+         CREATE VIEW v AS SELECT SUM(a.n) AS a, SUM(b.n) AS b FROM s JOIN t AS a ON k = a.id JOIN t AS b ON l = b.id;",
+    );
+    let lookups = world.lookups(usize::MAX);
+    let (table, changes) = (world.table(&lookups), 3_000);
+    let write = |number: i64| {
+        let row = |key: i64| Event { key, time: number, accepted: number, n: Some(number) };
+        world.add(table, 0, 2 * number as usize, &[row(1), row(2)], false);
+    };
+    write(0);
+    let join = EventJoin::new(&world.view, &lookups, 3, &|index| index).expect("the table is there").expect("joins");
+    let events = 500;
+    let column = |value: i64| -> ArrayRef { Arc::new(Int64Array::from_value(value, events)) };
+    let at = vec![i64::MAX; events];
+    let batch = [("k", column(1)), ("l", column(2)), ("at", times(at.iter().copied()))];
+    let batch = RecordBatch::try_from_iter(batch).expect("a batch");
+    let places: Vec<usize> = world
+        .view
+        .joined_columns()
+        .into_iter()
+        .filter_map(|(number, column)| join.place(super::definition::joined_index(number, column)))
+        .collect();
+    assert_eq!(places.len(), 2);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (1..changes).for_each(write));
+        loop {
+            let is_last = writer.is_finished();
+            let joined = join.extend(&batch, &at, &mut SharedLookups::default()).expect("joins");
+            let [a, b] = [0, 1].map(|place: usize| joined.column(places[place]).as_primitive::<Int64Type>().values());
+            assert_eq!(a, b, "both rows are of one change");
+            if is_last {
+                assert_eq!(a[0], changes - 1);
+                return;
+            }
+        }
+    });
 }

@@ -47,6 +47,7 @@ const OPTIONS: &[&str] = &[
     "prefix",
     "slot",
     "publication",
+    "transactions",
     "unknown_fields",
     "partitions",
     "retention",

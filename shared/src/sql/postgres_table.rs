@@ -7,12 +7,12 @@ use super::error::SqlError;
 use super::options::SqlOption;
 use super::outbox::{database_name, slot, table_name};
 use super::source::Source;
-use super::suggest::one_of;
+use super::suggest::{did_you_mean, one_of};
 use crate::ids::Name;
-use crate::stream::{Column, DatabaseTable};
+use crate::stream::{Column, DatabaseTable, Transactions};
 
 /// Options that only such a table has.
-pub(super) const OF_TABLE: [&str; 1] = ["table"];
+pub(super) const OF_TABLE: [&str; 2] = ["table", "transactions"];
 /// Options of others, with the reason why such a table has none.
 const REFUSED: [(&str, &str); 9] = [
     ("topic", "`topic` is an option of tables that read Kafka; remove it"),
@@ -48,6 +48,15 @@ pub(super) fn postgres_table<'o>(
         connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
         name: table_name(source, table)?,
         slot: slot(source, name, option("slot"), true, &|name, default| database_name(source, option(name), default))?,
+        transactions: option("transactions").map_or(Ok(Transactions::Parts), |option| transactions(source, option))?,
+    })
+}
+
+fn transactions(source: &Source, option: &SqlOption) -> Result<Transactions, SqlError> {
+    Transactions::named(&option.value).ok_or_else(|| {
+        let help = did_you_mean(&option.value, Transactions::NAMES)
+            .unwrap_or_else(|| format!("use {}", one_of(&Transactions::NAMES)));
+        option.error(source, format!("unknown value '{}' of `transactions`", option.value)).help(help)
     })
 }
 

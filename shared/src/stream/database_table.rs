@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event_source::RecordPart;
 use super::outbox::OutboxSlot;
+use super::transactions::Transactions;
 use crate::ids::Name;
 
 /// The table that is followed.
@@ -14,6 +15,8 @@ pub struct DatabaseTable {
     /// `NAME` or `SCHEMA.NAME`.
     pub name: String,
     pub slot: OutboxSlot,
+    #[serde(default)]
+    pub transactions: Transactions,
 }
 
 impl DatabaseTable {

@@ -25,22 +25,29 @@ use super::fake_topic::random;
 use crate::partition::PartitionSettings;
 use crate::testing::stream;
 
-const ROWS: u64 = 12;
+pub const ROWS: u64 = 12;
 
 /// A change of the table.
 #[derive(Clone, Copy)]
-enum Change {
+pub enum Change {
     Set(i64, i64),
+    /// The same, in many bytes.
+    SetLarge(i64, i64),
     Delete(i64),
     Rename(i64, i64),
     Clear,
+    Snapshot,
     Move,
+    Commit,
 }
 
+/// Bytes of a large change.
+pub const LARGE_BYTES: usize = 900_000;
+
 /// The changes so far, and how many of them a reader returns at once.
-struct FakeTable {
-    changes: Mutex<Vec<Change>>,
-    read_rows: usize,
+pub struct FakeTable {
+    pub changes: Mutex<Vec<Change>>,
+    pub read_rows: usize,
 }
 
 struct FakeReader {
@@ -48,7 +55,7 @@ struct FakeReader {
     next: usize,
 }
 
-struct FakeDatabase(Arc<FakeTable>);
+pub struct FakeDatabase(pub Arc<FakeTable>);
 
 impl FakeTable {
     fn extend(&self, dice: &mut u64) {
@@ -72,18 +79,18 @@ impl FakeTable {
 
 fn apply(rows: &mut BTreeMap<i64, i64>, change: Change) {
     match change {
-        Change::Set(key, v) => _ = rows.insert(key, v),
+        Change::Set(key, v) | Change::SetLarge(key, v) => _ = rows.insert(key, v),
         Change::Delete(key) => _ = rows.remove(&key),
         Change::Rename(from, to) => {
             rows.remove(&from);
             rows.insert(to, 0);
         }
-        Change::Clear => rows.clear(),
-        Change::Move => {}
+        Change::Clear | Change::Snapshot => rows.clear(),
+        Change::Move | Change::Commit => {}
     }
 }
 
-fn fold(changes: &[Change]) -> BTreeMap<i64, i64> {
+pub fn fold(changes: &[Change]) -> BTreeMap<i64, i64> {
     let mut rows = BTreeMap::new();
     changes.iter().for_each(|change| apply(&mut rows, *change));
     rows
@@ -120,8 +127,14 @@ fn row(number: usize, change: Change) -> OutboxRow {
         Change::Set(key, v) => (RowEffect::Record, after(key, v, "null")),
         Change::Rename(from, to) => (RowEffect::Record, after(to, 0, &format!("{{\"id\":{from}}}"))),
         Change::Delete(key) => (RowEffect::Record, format!(r#"{{"op":"d","before":{{"id":{key}}},"after":null}}"#)),
+        Change::SetLarge(key, v) => {
+            let after = format!(r#"{{"id":{key},"v":{v},"pad":"{}"}}"#, "x".repeat(LARGE_BYTES));
+            (RowEffect::Record, format!(r#"{{"op":"u","source":{{"ts_ms":5}},"before":null,"after":{after}}}"#))
+        }
         Change::Clear => (RowEffect::Clear, String::new()),
+        Change::Snapshot => (RowEffect::Snapshot, String::new()),
         Change::Move => (RowEffect::Move, String::new()),
+        Change::Commit => (RowEffect::Commit, String::new()),
     };
     let place = Arc::from((number + 1).to_string());
     OutboxRow { place, timestamp_ms: 5, parts: Vec::new(), payload: Some(payload.into()), effect }
@@ -154,13 +167,25 @@ impl OutboxReader for FakeReader {
     }
 }
 
-/// The durable rows of the table, and what its events add up to.
-fn rows(process: &Process) -> (BTreeMap<i64, i64>, BTreeMap<(i64, i64), i64>) {
+/// The durable place.
+pub fn place(process: &Process) -> Option<Arc<str>> {
+    let log = process.intake.stream(&process.stream.name).expect("the table");
+    log.partition(Partition(0)).and_then(|log| log.source()).and_then(|source| source.place)
+}
+
+/// The durable rows of the table.
+pub fn current_rows(process: &Process) -> BTreeMap<i64, i64> {
     let log = process.intake.stream(&process.stream.name).expect("the table");
     let rows = log.partition(Partition(0)).and_then(|log| log.rows()).expect("rows");
     let values: Vec<_> = rows.range(None, usize::MAX, usize::MAX).rows.into_iter().map(|(_, values)| values).collect();
     let batch = rows.batch(&values).expect("decoded");
     let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+    column(0).into_iter().zip(column(1)).collect()
+}
+
+/// The durable rows of the table, and what its events add up to.
+pub fn rows(process: &Process) -> (BTreeMap<i64, i64>, BTreeMap<(i64, i64), i64>) {
+    let log = process.intake.stream(&process.stream.name).expect("the table");
     let (ids, retracted) = (process.logged_column("id"), process.stream.retracted().expect("a table"));
     let values = process.logged_column("v");
     let mut signs = Vec::new();
@@ -175,7 +200,7 @@ fn rows(process: &Process) -> (BTreeMap<i64, i64>, BTreeMap<(i64, i64), i64>) {
         *sums.entry((*id, *v)).or_default() += sign;
     }
     sums.retain(|_, count| *count != 0);
-    (column(0).into_iter().zip(column(1)).collect(), sums)
+    (current_rows(process), sums)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,10 +224,6 @@ async fn a_table_is_what_its_changes_add_up_to_however_its_reader_ends() {
         }
         let process = start();
         let end = table.changes.lock().len().to_string();
-        let place = |process: &Process| {
-            let log = process.intake.stream(&process.stream.name).expect("the table");
-            log.partition(Partition(0)).and_then(|log| log.source()).and_then(|source| source.place)
-        };
         process.wait_for("the last change", |_| place(&process).as_deref() == Some(end.as_str())).await;
         let expected = fold(&table.changes.lock());
         let (found, sums) = rows(&process);

@@ -6,6 +6,7 @@ mod fake_topic;
 mod followed;
 mod outbox;
 mod truncates;
+mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -133,6 +133,22 @@ fn wrong_tables_that_follow_others_are_explained() {
             "`table` is an option of tables that read PostgreSQL",
             "set source = 'postgres', or remove `table`",
         ),
+        (
+            with("", ", transactions = ^'hole'"),
+            "unknown value 'hole' of `transactions`",
+            "did you mean `whole`?",
+        ),
+        (with("", ", transactions = ^'atomic'"), "unknown value 'atomic' of `transactions`", "use parts or whole"),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', transactions = ^'whole')".to_owned(),
+            "`transactions` is an option of tables that read PostgreSQL",
+            "set source = 'postgres', or remove `transactions`",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', transactions = ^'whole')".to_owned(),
+            "each row of an outbox is an event of its own; remove `transactions`",
+            "",
+        ),
         (with("", ", format = ^'json'"), "the changes of a table in PostgreSQL have one format; remove `format`", ""),
         (
             with("", ", partitions = ^2"),

@@ -2,7 +2,7 @@
 
 use super::parse;
 use crate::explain::describe;
-use crate::stream::{ChangeFormat, EventSource, KeyColumns, OutboxSlot, RecordPart, RowTable, Stream};
+use crate::stream::{ChangeFormat, EventSource, KeyColumns, OutboxSlot, RecordPart, RowTable, Stream, Transactions};
 
 fn declared(statement: &str) -> Stream {
     let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
@@ -71,6 +71,9 @@ fn a_table_follows_a_table_of_a_database() {
     );
     let read: Vec<&str> = table.read_columns().map(|(_, column)| column.name.as_str()).collect();
     assert_eq!(read, ["id", "n"]);
+    assert_eq!(table.transactions(), Transactions::Parts);
+    let whole = table.sql.replace("table = ", "transactions = 'whole', table = ");
+    assert_eq!(declared(&whole).transactions(), Transactions::Whole);
     // Without its database, a client sends changes as Debezium writes them.
     let mut detached = table;
     detached.detach();
