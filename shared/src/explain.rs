@@ -95,8 +95,15 @@ impl ViewText<'_> {
                 line(text, "partitions", partitions);
             }
             EventSource::Kafka(topic) => {
-                let KafkaTopic { topic, connection, format, .. } = topic;
+                let KafkaTopic { topic, connection, format, transaction_topic, .. } = topic;
                 line(text, "source", format!("topic {topic} of connection {connection}, {format}, each record once"));
+                if let Some(ends) = transaction_topic {
+                    line(
+                        text,
+                        "transactions",
+                        format!("whole: the changes of one are visible together; {ends} says where one ends"),
+                    );
+                }
                 line(text, "partitions", "those of the topic");
             }
         }

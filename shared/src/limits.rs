@@ -96,6 +96,9 @@ pub const SOURCE_BATCHES_IN_FLIGHT: usize = 16;
 /// Memory of the changes of a transaction that are held until its end, for a table with `transactions = 'whole'`, in bytes. Reading stops
 /// with an error at a transaction with more; a snapshot with more becomes visible in parts.
 pub const TRANSACTION_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Transactions of a topic that are remembered, for a table with `transactions = 'whole'`. What a connector writes again after it was
+/// killed becomes visible together if it has no more than these, and one transaction after the other if it has.
+pub const TRANSACTIONS_REMEMBERED: usize = 65_536;
 /// Milliseconds before the first retry of a reader that failed; the pause doubles with every further one.
 pub const SOURCE_RETRY_FIRST_MS: u64 = 100;
 /// Longest pause before a retry, in milliseconds.

@@ -238,6 +238,7 @@ impl Stream {
     pub fn transactions(&self) -> Transactions {
         match &self.source {
             EventSource::PostgresTable(table) => table.transactions,
+            EventSource::Kafka(KafkaTopic { transaction_topic: Some(_), .. }) => Transactions::Whole,
             EventSource::Http | EventSource::Kafka(_) | EventSource::Postgres(_) => Transactions::Parts,
         }
     }

@@ -360,6 +360,7 @@ const ADVICE: &str = "advice to clients";
 
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
+    ("TRANSACTIONS_REMEMBERED", "a memory of ids; `intake/src/sources/held_records.rs` tests what it is for"),
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
     ("SOURCE_BATCH_RECORDS", "`SOURCE_BATCH_BYTES` drives the same division"),
     ("SINK_READ_BYTES_MAX", "512 MiB of rows of one date; the budget is that of queries"),

@@ -23,7 +23,7 @@ const APPLICATIONS: i64 = 4;
 /// More than a batch of changes has.
 const ACCOUNTS_EACH: i64 = 300;
 /// The sum over all accounts, in cents.
-const SUM: i64 = APPLICATIONS * ACCOUNTS_EACH * 10_000;
+pub const SUM: i64 = APPLICATIONS * ACCOUNTS_EACH * 10_000;
 
 fn declared(database: &Database, transactions: &str) -> String {
     format!(
@@ -39,13 +39,18 @@ fn declared(database: &Database, transactions: &str) -> String {
     )
 }
 
-/// A database with accounts, and a server that has not started.
-fn bank(database: &Database, receiver: &Receiver) -> World {
+/// Creates the accounts.
+pub fn fill(database: &Database) {
     database.connect().run(&format!(
         "CREATE TABLE accounts (id bigint PRIMARY KEY, branch text, amount numeric(12,2));
          INSERT INTO accounts SELECT i, 'b' || i % 7, 100 FROM generate_series(0, {}) i",
         APPLICATIONS * ACCOUNTS_EACH - 1
     ));
+}
+
+/// A database with accounts, and a server that has not started.
+fn bank(database: &Database, receiver: &Receiver) -> World {
+    fill(database);
     let world = World::stopped(&declared(database, "whole"));
     let hook =
         format!("[connections.ops]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{}/rows\"\n", receiver.hook.port);
@@ -139,14 +144,14 @@ impl Application {
 }
 
 /// Applications that work until they are stopped.
-struct Applications {
+pub struct Applications {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     transactions: Arc<AtomicU64>,
 }
 
 impl Applications {
-    fn start(database: &Database, seed: u64) -> Applications {
+    pub fn start(database: &Database, seed: u64) -> Applications {
         let (stop, transactions): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
         let application = |rest: i64| {
             let (session, dice) = (database.connect(), StdRng::seed_from_u64(seed * 100 + rest as u64));
@@ -165,11 +170,11 @@ impl Applications {
         Applications { threads: (0..APPLICATIONS).map(application).collect(), stop, transactions }
     }
 
-    fn transactions(&self) -> u64 {
+    pub fn transactions(&self) -> u64 {
         self.transactions.load(Ordering::Relaxed)
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("it worked until it was stopped");
@@ -219,7 +224,7 @@ impl Receiver {
 }
 
 /// Checks what readers see now. Returns whether they see the accounts: before the snapshot there are none.
-fn check(world: &World, receiver: &mut Receiver, context: &str) -> bool {
+pub fn check_answers(world: &World, context: &str) -> bool {
     let live = sum(&world.rows("total", ""), "total");
     assert!(live.is_none_or(|live| live == SUM), "{context}: the live total is {live:?}\n{}", world.log());
     let branches = sum(&world.rows("branches", ""), "total");
@@ -230,14 +235,20 @@ fn check(world: &World, receiver: &mut Receiver, context: &str) -> bool {
     let page = world.get("/v1/tables/accounts/rows?limit=10000").json();
     let rows = sum(&page, "amount");
     assert!(rows.is_none_or(|rows| rows == SUM), "{context}: the rows have {rows:?}");
-    let alerts = world.get("/v1/alerts?alert=other_total").json();
-    assert_eq!(alerts["alerts"], json!([]), "{context}: the condition of the alert was never true");
-    receiver.check(context);
     live.is_some()
 }
 
+/// Checks the same, the alert and what the sink has sent.
+fn check(world: &World, receiver: &mut Receiver, context: &str) -> bool {
+    let is_there = check_answers(world, context);
+    let alerts = world.get("/v1/alerts?alert=other_total").json();
+    assert_eq!(alerts["alerts"], json!([]), "{context}: the condition of the alert was never true");
+    receiver.check(context);
+    is_there
+}
+
 /// Waits until Trueup has the accounts of the database.
-fn compare(world: &World, database: &Database, context: &str) {
+pub fn compare(world: &World, database: &Database, context: &str) {
     let session = database.connect();
     let stored = session.texts("SELECT json_build_array(id, branch, amount::text)::text FROM accounts ORDER BY id");
     let stored: Vec<Value> = stored.iter().map(|row| serde_json::from_str(row).expect("JSON")).collect();

@@ -34,6 +34,7 @@ mod tables;
 mod text_value;
 mod timestamp;
 mod token;
+pub(crate) mod transactions;
 mod value;
 
 #[cfg(test)]

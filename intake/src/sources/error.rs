@@ -43,6 +43,16 @@ pub enum SourceError {
     BehindPosition { partition: u32, position: i64, end: i64 },
     #[error("the topic has {0} partitions, a stream has at most {PARTITIONS_MAX}")]
     TooManyPartitions(u32),
+    #[error(
+        "whole transactions need topics of one partition, and \"{0}\" has {1}; declare transactions = 'parts', or let Debezium write to a \
+         topic with one"
+    )]
+    WholePartitions(String, u32),
+    #[error(
+        "cannot read the transaction topic \"{topic}\": {error}; set provide.transaction.metadata = true in Debezium, or correct \
+         transaction_topic"
+    )]
+    TransactionTopic { topic: String, error: TopicError },
     #[error("cannot read the archive's position in the topic: {0}")]
     Lake(String),
     #[error("cannot make room for the new partitions of the topic: {0}")]
@@ -63,7 +73,7 @@ impl SourceError {
     /// Whether waiting alone may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            SourceError::Topic(error) => error.is_transient(),
+            SourceError::Topic(error) | SourceError::TransactionTopic { error, .. } => error.is_transient(),
             SourceError::Outbox(error) => error.is_transient(),
             SourceError::Submit(_)
             | SourceError::Registry(_)

@@ -10,8 +10,8 @@
 //!
 //! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads a database; [`retry`] runs
 //! both; [`positions`] decides where it starts, [`fetched`] polls ahead, [`batches`] decodes records, [`batch_writer`] submits them,
-//! [`flight`] waits for what was submitted, [`whole`] holds changes until their transaction ends, [`clear`] deletes all rows of a
-//! table, [`pace`] says how long to wait, and [`status`] shows how far it is.
+//! [`flight`] waits for what was submitted, [`whole`] and [`whole_topic`] hold changes until their transaction ends
+//! ([`held_records`]), [`clear`] deletes all rows of a table, [`pace`] says how long to wait, and [`status`] shows how far it is.
 //! [`topic_partitions`] says how many partitions a stream has.
 
 mod batch_writer;
@@ -20,6 +20,7 @@ mod clear;
 mod error;
 mod fetched;
 mod flight;
+mod held_records;
 mod opener;
 mod outbox_reader;
 mod pace;
@@ -32,6 +33,7 @@ mod status;
 mod tests;
 pub mod topic_partitions;
 mod whole;
+mod whole_topic;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

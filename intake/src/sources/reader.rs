@@ -24,6 +24,8 @@ use super::pace::Stopping;
 use super::retry::retry;
 use super::schemas::ValueSchemas;
 use super::status::ReaderStatus;
+use super::whole::ended_whole;
+use super::whole_topic::TopicTransactions;
 use crate::decode::TextFormat;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
@@ -50,15 +52,17 @@ pub(super) struct StreamReader {
 }
 
 /// The state of reading from the durable positions on.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     reader: &'a Arc<dyn TopicReader>,
     /// The positions after what was submitted, by partition.
-    next: BTreeMap<u32, i64>,
+    pub next: BTreeMap<u32, i64>,
     /// Any of the positions: what all have in common.
-    sample: Option<SourcePosition>,
-    flight: Flight,
-    values: ValueSchemas,
-    topic: Arc<str>,
+    pub sample: Option<SourcePosition>,
+    pub flight: Flight,
+    pub values: ValueSchemas,
+    pub topic: Arc<str>,
+    /// Of a table whose transactions become visible whole.
+    pub transactions: Option<TopicTransactions>,
     checked_at: Instant,
     reported_at: Instant,
     /// The positions that the group has.
@@ -93,9 +97,11 @@ impl StreamReader {
         let positions = self.positions(reader.as_ref(), &description).await?;
         let starts: Vec<(u32, i64)> = (0..).zip(positions.iter().map(|position| position.next)).collect();
         reader.assign(&starts).await?;
+        let transactions = TopicTransactions::of(&self.topic, reader.as_ref(), &description, positions.first()).await?;
         let now = monotonic_now();
         let mut session = Session {
             reader,
+            transactions,
             next: starts.into_iter().collect(),
             sample: positions.into_iter().next(),
             flight: Flight::new(Arc::clone(&self.submitter)),
@@ -112,6 +118,10 @@ impl StreamReader {
         if ended.is_ok() {
             let _ = tokio::time::timeout(FAREWELL_WAIT, self.report(&mut session)).await;
         }
+        if let Some(transactions) = &session.transactions {
+            let _ = tokio::time::timeout(FAREWELL_WAIT, transactions.close()).await;
+            return ended_whole(ended.and(settled));
+        }
         ended.and(settled)
     }
 
@@ -123,8 +133,9 @@ impl StreamReader {
         {
             let fetched = fetched?;
             // Before they are submitted: until then, a partition with many records must not look idle.
-            let in_flight: BTreeSet<u32> =
-                fetched.partitions().into_iter().chain(session.flight.partitions()).collect();
+            let held = session.transactions.as_ref().filter(|transactions| transactions.is_waiting()).map(|_| 0);
+            let submitted = session.flight.partitions().chain(held);
+            let in_flight: BTreeSet<u32> = fetched.partitions().into_iter().chain(submitted).collect();
             self.status.observe(&fetched.progress, &in_flight);
             self.accept(session, fetched.polls).await?;
             self.maintain(session).await?;
@@ -135,6 +146,9 @@ impl StreamReader {
     /// Decodes records, submits them in their order within each partition, and waits until all but the newest are
     /// durable: a sync and the decoding of the next records happen at the same time. Without records, it waits for all.
     async fn accept(&self, session: &mut Session<'_>, polls: Vec<Vec<TopicRecord>>) -> Result<(), SourceError> {
+        if session.transactions.is_some() {
+            return self.accept_transactions(session, polls.into_iter().flatten().collect()).await;
+        }
         if polls.iter().all(Vec::is_empty) {
             return session.flight.settle().await;
         }

@@ -48,6 +48,7 @@ const OPTIONS: &[&str] = &[
     "slot",
     "publication",
     "transactions",
+    "transaction_topic",
     "unknown_fields",
     "partitions",
     "retention",

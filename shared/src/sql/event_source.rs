@@ -4,15 +4,17 @@ use super::cursor::Identifier;
 use super::error::SqlError;
 use super::options::SqlOption;
 use super::outbox::{OF_OUTBOX, outbox};
-use super::postgres_table::{OF_TABLE, postgres_table};
+use super::postgres_table::{OF_TABLE, postgres_table, transactions};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::ids::Name;
 use crate::stream::event_source::is_topic_name;
-use crate::stream::{EventSource, KafkaTopic, RecordFormat, TopicStart};
+use crate::stream::{EventSource, KafkaTopic, RecordFormat, TopicStart, Transactions};
 
 /// Options that only a stream that reads a topic has.
 const OF_TOPIC: [&str; 5] = ["connection", "topic", "format", "start", "group"];
+/// Options of tables whose source has transactions.
+const OF_TRANSACTIONS: [&str; 2] = ["transactions", "transaction_topic"];
 /// The values of the option `source`.
 const SOURCES: [&str; 3] = ["http", "kafka", "postgres"];
 /// Longest name of a consumer group, in bytes: the protocol's limit of a short text is far above.
@@ -31,6 +33,11 @@ pub(super) fn event_source(
         if let Some(stray) = OF_OUTBOX.iter().chain(&OF_TABLE).find_map(|name| option(name)) {
             return Err(of_database(source, stray));
         }
+        if let Some(stray) = OF_TRANSACTIONS.iter().find_map(|name| option(name)) {
+            let message =
+                format!("`{}` is an option of tables that follow PostgreSQL or read topics of Debezium", stray.name);
+            return Err(stray.error(source, message).help(format!("remove `{}`", stray.name)));
+        }
         return match of_topic.filter_map(|name| option(name)).next() {
             Some(stray) => {
                 let message = format!("`{}` is an option of streams that read a topic", stray.name);
@@ -42,7 +49,7 @@ pub(super) fn event_source(
     match kind.value.as_str() {
         "kafka" => match OF_OUTBOX.iter().chain(&OF_TABLE).find_map(|name| option(name)) {
             Some(stray) => Err(of_database(source, stray)),
-            None => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
+            None => Ok(EventSource::Kafka(kafka_topic(source, kind, (name, is_table), &option)?)),
         },
         "postgres" if is_table => Ok(EventSource::PostgresTable(postgres_table(source, kind, name, &option)?)),
         "postgres" => Ok(EventSource::Postgres(outbox(source, kind, name, &option)?)),
@@ -61,7 +68,7 @@ pub(super) fn event_source(
 fn kafka_topic<'o>(
     source: &Source,
     kind: &SqlOption,
-    name: &Identifier,
+    (name, is_table): (&Identifier, bool),
     option: &dyn Fn(&str) -> Option<&'o SqlOption>,
 ) -> Result<KafkaTopic, SqlError> {
     let required = |name: &str, help: &str| {
@@ -80,11 +87,7 @@ fn kafka_topic<'o>(
     }
     let connection = required("connection", "name a [connections.NAME] of trueup.toml with kind = \"kafka\"")?;
     let topic = required("topic", "add topic = '..'")?;
-    if !is_topic_name(&topic.value) {
-        let message =
-            format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
-        return Err(topic.error(source, message));
-    }
+    let topic = topic_name(source, topic)?;
     let format = match option("format") {
         None => RecordFormat::Json,
         Some(option) => RecordFormat::named(&option.value).ok_or_else(|| unknown_format(source, option))?,
@@ -107,11 +110,54 @@ fn kafka_topic<'o>(
     };
     Ok(KafkaTopic {
         connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
-        topic: topic.value.clone(),
+        topic,
         format,
         start,
         group,
+        transaction_topic: transaction_topic(source, is_table, format, option)?,
     })
+}
+
+fn topic_name(source: &Source, option: &SqlOption) -> Result<String, SqlError> {
+    match is_topic_name(&option.value) {
+        true => Ok(option.value.clone()),
+        false => {
+            let value = &option.value;
+            let message = format!("'{value}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
+            Err(option.error(source, message))
+        }
+    }
+}
+
+/// The topic with the ends of transactions, if they become visible whole.
+fn transaction_topic<'o>(
+    source: &Source,
+    is_table: bool,
+    format: RecordFormat,
+    option: &dyn Fn(&str) -> Option<&'o SqlOption>,
+) -> Result<Option<String>, SqlError> {
+    let (kind, topic) = (option("transactions"), option("transaction_topic"));
+    let is_whole = kind.map(|kind| transactions(source, kind)).transpose()? == Some(Transactions::Whole);
+    match (kind.filter(|_| is_whole), topic) {
+        (None, None) => Ok(None),
+        (None, Some(topic)) => {
+            let error = topic.error(source, "`transaction_topic` is needed for whole transactions only");
+            Err(error.help("add transactions = 'whole', or remove `transaction_topic`"))
+        }
+        (Some(kind), _) if !is_table || format != RecordFormat::DebeziumJson => {
+            let error =
+                kind.error(source, "only tables with format = 'debezium-json' know the transactions of their topic");
+            Err(error.help("remove `transactions`"))
+        }
+        (Some(kind), None) => {
+            let error =
+                kind.error(source, "whole transactions of a topic need `transaction_topic`, which says where they end");
+            Err(error.help(
+                "set provide.transaction.metadata = true in Debezium, and add transaction_topic = 'PREFIX.transaction'",
+            ))
+        }
+        (Some(_), Some(topic)) => topic_name(source, topic).map(Some),
+    }
 }
 
 fn of_database(source: &Source, stray: &SqlOption) -> SqlError {

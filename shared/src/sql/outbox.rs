@@ -13,9 +13,10 @@ use crate::stream::{Column, Outbox, OutboxColumns, OutboxMode, OutboxPart, Outbo
 /// Options that only such a stream has.
 pub(super) const OF_OUTBOX: [&str; 6] = ["mode", "outbox", "columns", "prefix", "slot", "publication"];
 /// Options of other streams, with the reason why an outbox has none.
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 9] = [
     ("table", "the table of an outbox is named by `outbox`; to follow the rows of any table, use CREATE TABLE"),
     ("transactions", "each row of an outbox is an event of its own; remove `transactions`"),
+    ("transaction_topic", "each row of an outbox is an event of its own; remove `transaction_topic`"),
     ("topic", "`topic` is an option of streams that read Kafka; remove it"),
     ("format", "an outbox has JSON; remove `format`"),
     ("start", "an outbox is read from its first row, or from the creation of its slot; remove `start`"),

@@ -12,14 +12,15 @@ use crate::ids::Name;
 use crate::stream::{Column, DatabaseTable, Transactions};
 
 /// Options that only such a table has.
-pub(super) const OF_TABLE: [&str; 2] = ["table", "transactions"];
+pub(super) const OF_TABLE: [&str; 1] = ["table"];
 /// Options of others, with the reason why such a table has none.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 10] = [
     ("topic", "`topic` is an option of tables that read Kafka; remove it"),
     ("format", "the changes of a table in PostgreSQL have one format; remove `format`"),
     ("start", "a table starts with all rows that it has; remove `start`"),
     ("group", "`group` is an option of tables that read Kafka; remove it"),
     ("partitions", "a table in PostgreSQL is one partition, in the order of its transactions; remove `partitions`"),
+    ("transaction_topic", "PostgreSQL says itself where transactions end; remove `transaction_topic`"),
     ("mode", "`mode` is how an outbox is read; the changes of a table are always decoded: remove it"),
     ("outbox", "`outbox` is an option of streams; name the table: table = '..'"),
     ("columns", "the columns of a table are read by their names; for another name write `a BIGINT FROM '/b'`"),
@@ -52,7 +53,8 @@ pub(super) fn postgres_table<'o>(
     })
 }
 
-fn transactions(source: &Source, option: &SqlOption) -> Result<Transactions, SqlError> {
+/// Reads the option `transactions`.
+pub(super) fn transactions(source: &Source, option: &SqlOption) -> Result<Transactions, SqlError> {
     Transactions::named(&option.value).ok_or_else(|| {
         let help = did_you_mean(&option.value, Transactions::NAMES)
             .unwrap_or_else(|| format!("use {}", one_of(&Transactions::NAMES)));

@@ -36,6 +36,9 @@ pub struct KafkaTopic {
     pub start: TopicStart,
     /// The consumer group under which positions are reported to the broker. They are never read back.
     pub group: String,
+    /// The topic that says where the transactions of the changes end, if these become visible whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction_topic: Option<String>,
 }
 
 /// How the value of a record holds an event.

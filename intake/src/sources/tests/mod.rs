@@ -7,6 +7,7 @@ mod followed;
 mod outbox;
 mod truncates;
 mod whole;
+mod whole_topic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -20,7 +20,7 @@ use super::followed::{Change, FakeDatabase, FakeTable, LARGE_BYTES, ROWS, curren
 use crate::partition::PartitionSettings;
 use crate::testing::stream;
 
-type Rows = BTreeMap<i64, i64>;
+pub type Rows = BTreeMap<i64, i64>;
 
 fn declared(transactions: &str) -> Arc<Stream> {
     let sql = format!(
@@ -64,7 +64,7 @@ fn boundaries(changes: &[Change]) -> (BTreeSet<Rows>, BTreeSet<String>) {
 }
 
 /// The rows that the events add up to after each frame of the log, by the offset after it.
-fn states_of_frames(process: &Process) -> BTreeMap<u64, Rows> {
+pub fn states_of_frames(process: &Process) -> BTreeMap<u64, Rows> {
     let log = process.intake.stream(&process.stream.name).expect("the table");
     let (start, head) = log.range(Partition(0));
     let retracted = process.stream.retracted().expect("a table");

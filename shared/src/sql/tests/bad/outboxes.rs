@@ -141,14 +141,30 @@ fn wrong_tables_that_follow_others_are_explained() {
         (with("", ", transactions = ^'atomic'"), "unknown value 'atomic' of `transactions`", "use parts or whole"),
         (
             "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', transactions = ^'whole')".to_owned(),
-            "`transactions` is an option of tables that read PostgreSQL",
-            "set source = 'postgres', or remove `transactions`",
+            "`transactions` is an option of tables that follow PostgreSQL or read topics of Debezium",
+            "remove `transactions`",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', transactions = ^'whole')".to_owned(),
             "each row of an outbox is an event of its own; remove `transactions`",
             "",
         ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', transactions = ^'whole', transaction_topic = 'u')".to_owned(),
+            "only tables with format = 'debezium-json' know the transactions of their topic",
+            "remove `transactions`",
+        ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', format = 'debezium-json', transactions = ^'whole')".to_owned(),
+            "whole transactions of a topic need `transaction_topic`, which says where they end",
+            "set provide.transaction.metadata = true in Debezium, and add transaction_topic = 'PREFIX.transaction'",
+        ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', format = 'debezium-json', transaction_topic = ^'u')".to_owned(),
+            "`transaction_topic` is needed for whole transactions only",
+            "add transactions = 'whole', or remove `transaction_topic`",
+        ),
+        (with("", ", transaction_topic = ^'u'"), "PostgreSQL says itself where transactions end; remove `transaction_topic`", ""),
         (with("", ", format = ^'json'"), "the changes of a table in PostgreSQL have one format; remove `format`", ""),
         (
             with("", ", partitions = ^2"),
