@@ -120,7 +120,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
     let may_be_null = |column: &usize| {
         ![Some(event_time), entity].contains(&Some(*column)) && table.is_none_or(|table| !table.key.contains(column))
     };
-    if let Some((_, span)) = not_null.iter().find(|(column, _)| may_be_null(*column)) {
+    if let Some((_, span)) = not_null.iter().find(|(column, _)| may_be_null(column)) {
         let named = if is_table { "key" } else { "entity" };
         let message = format!("NOT NULL is only possible for the event time and the {named}, which are never null");
         let error = source.error(*span, message);
