@@ -51,7 +51,7 @@ pub async fn restore(intake: &Intake, lake: &Lake, lookups: &Lookups) -> Result<
 /// The columns of the archive that versions consist of.
 fn columns_read(table: &LookupTable) -> Vec<String> {
     let stream = table.table();
-    let key = stream.table.map(|rows| rows.key);
+    let key = stream.table.map_or_else(Vec::new, |rows| rows.key.to_vec());
     let own =
         key.into_iter().chain([stream.event_time]).chain(stream.retracted()).chain(table.columns().iter().copied());
     let own = own.map(|index| stream.columns[index].name.clone());
