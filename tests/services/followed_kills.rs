@@ -244,3 +244,24 @@ fn a_snapshot_waits_for_transactions_that_are_older_than_the_slot() {
     open.run("COMMIT");
     compare(&world, &session, AS_JSON, "the snapshot");
 }
+
+#[test]
+fn a_slot_that_is_still_being_created_is_not_read() {
+    let Some(server) = shared() else { return };
+    let (database, session) = orders(server);
+    let (first, second) = (database.connect(), database.connect());
+    first.run("BEGIN; INSERT INTO orders VALUES (1, 'open', 1)");
+    let mut world = world(&database, &definitions(&database));
+    world.start();
+    let created = format!("SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = '{}'", database.name);
+    world.wait_for("the slot", |_| !session.texts(&created).is_empty());
+    // The server creates it all the same.
+    world.kill();
+    world.start();
+    fails(&world, "is still being created");
+    second.run("BEGIN; INSERT INTO orders VALUES (2, 'open', 2)");
+    first.run("COMMIT");
+    session.run("INSERT INTO orders VALUES (3, 'open', 3)");
+    second.run("COMMIT");
+    compare(&world, &session, AS_JSON, "rows that were written while the slot was created");
+}

@@ -268,8 +268,8 @@ pub(crate) async fn ensure_slot(
     if_missing: IfMissing,
 ) -> Result<(), OutboxError> {
     let create = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
-    let statement =
-        "SELECT plugin::text, database::text, wal_status FROM pg_replication_slots WHERE slot_name = $1::text::name";
+    let statement = "SELECT plugin::text, database::text, wal_status, confirmed_flush_lsn IS NULL \
+                     FROM pg_replication_slots WHERE slot_name = $1::text::name";
     let found = session.query(statement, &[&slot], "").await?;
     let Some(row) = found.first() else {
         if if_missing == IfMissing::Refuse {
@@ -288,6 +288,13 @@ pub(crate) async fn ensure_slot(
     if plugin.as_deref() != Some("pgoutput") || of.as_ref() != Some(&database.name) {
         let problem = format!("the replication slot {slot} is not one of pgoutput in the database {}", database.name);
         return Err(OutboxError::setup(problem, "name another one: slot = '..'"));
+    }
+    // A server keeps creating the slot of a client that was killed: what commits until it is there would be in no snapshot of now, and
+    // is not decoded.
+    if value::<bool>(row, 3)? {
+        return Err(OutboxError::Other(format!(
+            "the replication slot {slot} is still being created: it waits for transactions that are open"
+        )));
     }
     if value::<Option<String>>(row, 2)?.as_deref() == Some("lost") {
         let problem =
