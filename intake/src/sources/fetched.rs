@@ -1,5 +1,5 @@
-//! Polls a topic in a task of its own, so that the client waits for its broker and decodes what came while records before it are
-//! decoded and written. What was polled and not taken is bounded in bytes.
+//! Polls a topic in a task of its own, so that the client waits for its broker and unpacks records while earlier ones are decoded
+//! and written. The polls that wait to be taken are bounded in bytes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Fetcher {
         Fetcher { polls, failed: None, _task: task }
     }
 
-    /// Returns what was polled since the last call, at least one poll; `None` if the task is gone.
+    /// Returns the polls since the last call, at least one; `None` if the task is gone.
     ///
     /// # Errors
     /// What ended the task.

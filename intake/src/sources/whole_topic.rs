@@ -2,8 +2,8 @@
 //! submits whole transactions with the position behind them. The place in a position is the first offset of the transaction topic that
 //! records behind it may need.
 //!
-//! The transaction topic is read after the changes: what it has at its end when a change was read includes the start of the
-//! transaction of the change. So if brokers have deleted its older records, a transaction that it does not have is an old one.
+//! The transaction topic is read after the changes: by then, it has the start of the transaction of each change that was read. So if
+//! brokers have deleted its older records, a transaction without any record in it is an old one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +169,7 @@ impl StreamReader {
             for whole in transactions.held.take_whole() {
                 self.submit_whole(session, whole).await?;
             }
-            // I9: what is larger cannot become visible together.
+            // I9: a larger transaction cannot become visible as a whole.
             if transactions.held.bytes() > TRANSACTION_BYTES_MAX {
                 return Err(SourceError::TransactionTooLarge);
             }

@@ -73,7 +73,7 @@ fn wrong_statements_are_explained() {
 #[test]
 fn wrong_streams_are_explained() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
-    let options = "the options are event_time, entity, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, connection, topic, format, start, group, mode, outbox, table, columns, prefix, slot, publication, unknown_fields, partitions, retention";
+    let options = "the options are event_time, entity, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, connection, topic, format, start, group, mode, outbox, table, columns, prefix, slot, publication, transactions, transaction_topic, unknown_fields, partitions, retention";
     let table = [
         ("CREATE STREAM s (a ^BIGNIT)", "unknown type `BIGNIT`", "did you mean `BIGINT`?"),
         ("CREATE STREAM s (a ^GEOMETRY)", "unknown type `GEOMETRY`", types),
