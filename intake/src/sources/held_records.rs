@@ -120,6 +120,29 @@ impl HeldRecords {
         self.forgotten.insert(id);
     }
 
+    /// Gives up on the first transaction that is not complete, so that the records behind it need not wait, and returns its id. `None`:
+    /// it takes most of the memory itself.
+    pub fn give_up(&mut self) -> Option<String> {
+        match self.lacking()? {
+            Lacking::Repetition { id } => {
+                self.released.clear();
+                self.last = None;
+                Some(id)
+            }
+            Lacking::End { id, .. } | Lacking::Changes { id, .. } => {
+                let is_own = |(_, origin): &&(TopicRecord, ChangeOrigin)| {
+                    origin.transaction.as_ref().is_some_and(|part| part.id == id)
+                };
+                let own: usize = self.records.iter().filter(is_own).map(|(record, _)| held_bytes(record)).sum();
+                if own > self.bytes / 2 {
+                    return None;
+                }
+                self.forget(id.clone());
+                Some(id)
+            }
+        }
+    }
+
     /// The number of changes that a transaction has, if that is known.
     fn count(&self, part: &TransactionPart) -> Option<u64> {
         if self.forgotten.contains(&part.id) {
@@ -319,6 +342,25 @@ mod tests {
         assert_eq!(whole(&mut held), (vec![7, 8], Some(9)), "the second end of 5 may be needed");
         write(&mut held, 10, "6");
         assert_eq!(whole(&mut held), (vec![9, 10], Some(11)));
+    }
+
+    #[test]
+    fn a_transaction_without_an_end_can_be_given_up_unless_it_is_most_of_what_waits() {
+        let mut held = HeldRecords::new(None);
+        let write = |held: &mut HeldRecords, offset: i64, id: &str| {
+            held.add(record(offset, Some((id, 1))));
+            held.note(offset, end(id, 1));
+        };
+        (0..).zip(["1", "2"]).for_each(|(offset, id)| write(&mut held, offset, id));
+        assert_eq!(whole(&mut held).0, [0, 1]);
+        // The connector was killed within transaction 3, and writes what it had written again.
+        held.add(record(2, Some(("3", 1))));
+        assert_eq!((whole(&mut held).0, held.give_up()), (vec![], None), "it is alone");
+        (3..).zip(["1", "1", "1"]).for_each(|(offset, id)| write(&mut held, offset, id));
+        assert_eq!((whole(&mut held).0, held.give_up()), (vec![], Some("3".to_owned())));
+        assert_eq!(whole(&mut held).0, [2]);
+        assert_eq!(held.give_up(), Some("3".to_owned()), "nor do the others wait until it has come again");
+        assert_eq!((whole(&mut held).0, held.is_empty()), (vec![3, 4, 5], true));
     }
 
     #[test]

@@ -169,9 +169,15 @@ impl StreamReader {
             for whole in transactions.held.take_whole() {
                 self.submit_whole(session, whole).await?;
             }
-            // I9: a larger transaction cannot become visible as a whole.
             if transactions.held.bytes() > TRANSACTION_BYTES_MAX {
-                return Err(SourceError::TransactionTooLarge);
+                // I9: a larger transaction cannot become visible as a whole.
+                let id = transactions.held.give_up().ok_or(SourceError::TransactionTooLarge)?;
+                tracing::warn!(
+                    stream = %self.log.stream().name,
+                    transaction = id,
+                    "more changes than TRANSACTION_BYTES_MAX wait for the rest of a transaction; they become visible without it"
+                );
+                continue;
             }
             match transactions.held.lacking() {
                 Some(Lacking::End { id, offset }) => {
