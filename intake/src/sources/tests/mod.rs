@@ -253,7 +253,7 @@ async fn a_partition_whose_records_wait_in_the_topic_is_not_idle() {
     process.wait_for("the writers", |_| progress(0).caught_up && progress(1).caught_up).await;
     assert!(log.watermark(later).is_some());
     // A hole at the end is not a record, also while other partitions are never at their end.
-    (0..5_000).for_each(|_| topic.append(1, Some(b"{\"v\":1}")));
+    (0..40_000).for_each(|_| topic.append(1, Some(b"{\"v\":1}")));
     topic.append_hole(0);
     let is_busy = |status: &SourceStatus| status.partitions[1].lag > Some(0);
     process.wait_for("the hole", |s| s.partitions[0].position == Some(4) && progress(0).caught_up && is_busy(s)).await;
