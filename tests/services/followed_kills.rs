@@ -108,6 +108,20 @@ pub fn filled(session: &Session) {
     ));
 }
 
+/// Starts the server, which kills itself at a point.
+pub fn killed_at(world: &mut World, point: &str) {
+    world.set_environment(&[("TRUEUP_FAIL_AT", point)]);
+    world.start_whatever_comes();
+    for _ in 0..1_200 {
+        if !world.is_running() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!world.is_running(), "the point {point} was not reached");
+    world.wait_for_exit();
+}
+
 #[test]
 fn a_table_is_that_of_the_database_whenever_trueup_is_killed() {
     let Some(server) = shared() else { return };
@@ -163,16 +177,7 @@ fn a_table_is_that_of_the_database_after_a_kill_at_any_named_point() {
     let later: Vec<String> = later.map(|point| format!("{point}:{}", dice.random_range(2..5))).collect();
     let within = ["20", "50"].map(|hit| format!("{}:{hit}", SourcePoint::Submit.name()));
     for point in starts.into_iter().chain(within).chain([end]).chain(later) {
-        world.set_environment(&[("TRUEUP_FAIL_AT", &point)]);
-        world.start_whatever_comes();
-        for _ in 0..1_200 {
-            if !world.is_running() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        assert!(!world.is_running(), "the point {point} was not reached");
-        world.wait_for_exit();
+        killed_at(&mut world, &point);
     }
     applications.stop();
     world.set_environment(&[]);

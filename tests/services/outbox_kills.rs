@@ -14,6 +14,7 @@ use serde_json::json;
 use world::World;
 
 use crate::database::{Database, Server, shared};
+use crate::followed_kills::killed_at;
 use crate::outbox::{MODES, committed, definitions, event, read_rows, served};
 use crate::topic::source;
 
@@ -124,16 +125,7 @@ fn no_row_is_lost_or_doubled_at_any_named_point() {
         let applications = Applications::start(&database, seed() + 1);
         let points = [SourcePoint::Submit, SourcePoint::Settled, SourcePoint::Report].map(|point| point.name());
         for point in points.into_iter().chain(POINTS_OF_EVENTS) {
-            world.set_environment(&[("TRUEUP_FAIL_AT", &format!("{point}:{}", dice.random_range(1..4)))]);
-            world.start_whatever_comes();
-            for _ in 0..200 {
-                if !world.is_running() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            assert!(!world.is_running(), "{mode}: the point {point} was not reached");
-            world.wait_for_exit();
+            killed_at(&mut world, &format!("{point}:{}", dice.random_range(1..4)));
         }
         applications.stop();
         world.set_environment(&[]);

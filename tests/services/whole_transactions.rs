@@ -16,7 +16,7 @@ use world::World;
 use world::webhook_receiver::WebhookReceiver;
 
 use crate::database::{Database, Session, shared};
-use crate::followed_kills::{rounds, seed};
+use crate::followed_kills::{killed_at, rounds, seed};
 use crate::topic::source;
 
 const APPLICATIONS: i64 = 4;
@@ -258,20 +258,6 @@ pub fn compare(world: &World, database: &Database, context: &str) {
         source(world, "accounts")["lag"] == json!(0)
             && rows.map(|row| json!([row["id"], row["branch"], row["amount"]])).collect::<Vec<_>>() == stored
     });
-}
-
-/// Starts the server, which kills itself at a point.
-fn killed_at(world: &mut World, point: &str) {
-    world.set_environment(&[("TRUEUP_FAIL_AT", point)]);
-    world.start_whatever_comes();
-    for _ in 0..1_200 {
-        if !world.is_running() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(!world.is_running(), "the point {point} was not reached");
-    world.wait_for_exit();
 }
 
 #[test]

@@ -92,8 +92,8 @@ fn period_of(time: i64) -> i32 {
 /// The first period that is after a time, or that begins with it. It is neither the first nor the last period of events, because these have
 /// earlier and later times, too.
 fn certain_from(time: i64) -> i32 {
-    let begun = time >> PERIOD_BITS;
-    let first = if begun << PERIOD_BITS == time { begun } else { begun + 1 };
+    let period = time >> PERIOD_BITS;
+    let first = if period << PERIOD_BITS == time { period } else { period + 1 };
     first.clamp(i64::from(i32::MIN + 1), i64::from(i32::MAX - 1)) as i32
 }
 

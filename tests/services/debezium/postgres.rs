@@ -5,14 +5,36 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Connector, python};
 use crate::broker::shared as broker;
-use crate::database::shared as server;
+use crate::database::{Database, shared as server};
 use crate::followed_kills::{Applications, Statements, filled, rounds, seed};
 use crate::followed_tables::{AS_JSON, compare, orders};
 use crate::topic::Topic;
+
+/// The properties of a connector that follows a table, with others that only it has.
+pub fn properties(database: &Database, table: &str, others: Value) -> Value {
+    let mut properties = json!({
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "plugin.name": "pgoutput",
+        "database.hostname": "127.0.0.1",
+        "database.port": database.port(),
+        "database.user": "postgres",
+        "database.password": crate::database::PASSWORD,
+        "database.dbname": database.name,
+        "slot.name": database.name,
+        "slot.drop.on.stop": false,
+        "publication.autocreate.mode": "filtered",
+        "table.include.list": table,
+        "skipped.operations": "none",
+    });
+    for (name, value) in others.as_object().into_iter().flatten() {
+        properties[name] = value.clone();
+    }
+    properties
+}
 
 /// How the connector is set up.
 struct Setup {
@@ -31,22 +53,11 @@ fn follow(Setup { identity, decimals, amount, schemas, partitions, statements }:
     session.run(&format!("ALTER TABLE orders REPLICA IDENTITY {identity}"));
     filled(&session);
     let topic = Arc::new(Topic::create(broker, partitions));
-    let properties = json!({
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "plugin.name": "pgoutput",
-        "database.hostname": "127.0.0.1",
-        "database.port": database.port(),
-        "database.user": "postgres",
-        "database.password": crate::database::PASSWORD,
-        "database.dbname": database.name,
-        "slot.name": database.name,
-        "slot.drop.on.stop": false,
-        "publication.autocreate.mode": "filtered",
-        "table.include.list": "public.orders",
-        "decimal.handling.mode": decimals,
-        "value.converter.schemas.enable": schemas,
-        "skipped.operations": "none",
-    });
+    let properties = properties(
+        &database,
+        "public.orders",
+        json!({ "decimal.handling.mode": decimals, "value.converter.schemas.enable": schemas }),
+    );
     let connector = Connector::new(python, properties, "public.orders", Arc::clone(&topic), partitions);
     let mut world = topic.world(&format!(
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount {amount}, note STRING, placed_at TIMESTAMP)

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
+use super::postgres::properties;
 use super::{Connector, python};
 use crate::broker::shared as broker;
 use crate::database::shared as server;
@@ -22,22 +23,8 @@ fn every_answer_has_whole_transactions_of_a_real_debezium() {
     fill(&database);
     let topic = Arc::new(Topic::create(broker, 1));
     let transactions = Arc::new(topic.beside(1));
-    let properties = json!({
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "plugin.name": "pgoutput",
-        "database.hostname": "127.0.0.1",
-        "database.port": database.port(),
-        "database.user": "postgres",
-        "database.password": crate::database::PASSWORD,
-        "database.dbname": database.name,
-        "slot.name": database.name,
-        "slot.drop.on.stop": false,
-        "publication.autocreate.mode": "filtered",
-        "table.include.list": "public.accounts",
-        "decimal.handling.mode": "string",
-        "skipped.operations": "none",
-        "provide.transaction.metadata": true,
-    });
+    let others = json!({ "decimal.handling.mode": "string", "provide.transaction.metadata": true });
+    let properties = properties(&database, "public.accounts", others);
     let connector = Connector::new(python, properties, "public.accounts", Arc::clone(&topic), 1);
     let connector = connector.with_transactions(Arc::clone(&transactions));
     let running = connector.start();
