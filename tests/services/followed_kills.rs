@@ -251,6 +251,32 @@ fn a_snapshot_waits_for_transactions_that_are_older_than_the_slot() {
 }
 
 #[test]
+fn a_snapshot_has_the_rows_of_a_table_that_is_truncated_while_it_starts() {
+    let Some(server) = shared() else { return };
+    let (database, session) = orders(server);
+    session.run("INSERT INTO orders VALUES (1, 'open', 1), (2, 'open', 2)");
+    session.run("CREATE PUBLICATION trueup_orders FOR TABLE orders");
+    session.run(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", database.name));
+    let (older, truncating) = (database.connect(), database.connect());
+    older.run("BEGIN; SELECT pg_current_xact_id()");
+    let columns = "id BIGINT PRIMARY KEY, placed_at TIMESTAMP, op STRING METADATA FROM 'op'";
+    let options = options(&database);
+    let mut world =
+        world(&database, &format!("CREATE TABLE orders ({columns}) WITH (event_time = 'placed_at', {options});"));
+    world.start();
+    world.wait_for("the wait", |world| source(world, "orders")["lag"] == json!(1));
+    truncating.run("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE");
+    older.run("COMMIT");
+    let waits = "SELECT pid::text FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted";
+    world.wait_for("the reader at the lock", |_| !session.texts(waits).is_empty());
+    truncating.run("CREATE TEMPORARY TABLE copy AS SELECT * FROM orders");
+    truncating.run("TRUNCATE orders; INSERT INTO orders SELECT * FROM copy; COMMIT");
+    world.wait_for("the snapshot", |world| served(world, "orders").len() == 2);
+    let operations: Vec<_> = served(&world, "orders").into_values().map(|row| row["op"].clone()).collect();
+    assert_eq!(operations, ["r", "r"], "the snapshot has the rows, not the changes after it");
+}
+
+#[test]
 fn a_slot_that_is_still_being_created_is_not_read() {
     let Some(server) = shared() else { return };
     let (database, session) = orders(server);

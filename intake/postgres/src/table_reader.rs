@@ -179,6 +179,9 @@ impl TableReader {
             return Ok(ReadRows { rows: Vec::new(), end: ReadEnd::Nothing });
         }
         session.run(BEGIN).await?;
+        // TRUNCATE and ALTER TABLE do not keep rows for older snapshots. From here on they wait, so the snapshot finds the rows that it sees.
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", sql::table(&self.name));
+        session.query(&lock, &[], SELECT).await?;
         let statement = "SELECT pg_current_snapshot()::text, (extract(epoch FROM now()) * 1000)::bigint";
         let row = session.row(statement, &[], "").await?;
         let (text, timestamp_ms): (&str, i64) = (value(&row, 0)?, value(&row, 1)?);
