@@ -54,7 +54,8 @@ impl Flush {
     /// in many commits: all commits together have at most twice as many files as one commit would have.
     pub fn commits(self, dates_max: usize) -> Vec<Flush> {
         let dates: Vec<DatePartition> = self.times().iter().map(|time| date_of(*time)).collect();
-        let files_max = 2 * dates.iter().collect::<HashSet<_>>().len();
+        let runs = dates.chunk_by(DatePartition::eq).map(|run| run[0]);
+        let files_max = 2 * runs.collect::<HashSet<_>>().len();
         let mut dates_max = dates_max.max(1);
         let ends = loop {
             let (ends, files) = commit_ends(&dates, dates_max);
@@ -149,6 +150,10 @@ fn commit_ends<D: Copy + Eq + Hash>(dates: &[D], dates_max: usize) -> (Vec<usize
     let (mut ends, mut files) = (Vec::new(), 0);
     let mut of_commit = HashSet::new();
     for (row, date) in dates.iter().enumerate() {
+        // Most events have the date of the one before, which is in the commit.
+        if row > 0 && dates[row - 1] == *date {
+            continue;
+        }
         if !of_commit.contains(date) && of_commit.len() == dates_max {
             ends.push(row);
             files += of_commit.len();

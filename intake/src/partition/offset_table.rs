@@ -3,14 +3,17 @@
 //! Open addressing with linear probing; a slot is a tag of the id and the low half of an offset. The table does not hold
 //! ids: the caller compares them. A general-purpose table keeps control bytes apart and so misses the cache twice.
 
-/// Set in every tag, so that no slot in use is 0.
+/// Set in every tag, so that no slot in use is empty.
 const USED: u32 = 1 << 31;
+/// A slot without an offset. It is not 0, so a new table is written when it is made: a page of zeros that is read before it is written
+/// is mapped twice, and the second time interrupts all cores.
+const EMPTY: u64 = 1;
 /// Slots of the first table.
 const SLOTS_MIN: usize = 64;
 
 /// Offsets by tag; several offsets may share a tag.
 pub(crate) struct OffsetTable {
-    /// Tag in the high half, offset in the low half; 0 is empty. The length is a power of two of at most 2^31.
+    /// Tag in the high half, offset in the low half, or `EMPTY`. The length is a power of two of at most 2^31.
     slots: Vec<u64>,
     used: usize,
 }
@@ -22,7 +25,7 @@ fn tag(id: u128) -> u32 {
 
 impl OffsetTable {
     pub fn new() -> Self {
-        OffsetTable { slots: vec![0; SLOTS_MIN], used: 0 }
+        OffsetTable { slots: vec![EMPTY; SLOTS_MIN], used: 0 }
     }
 
     /// Number of offsets in the table.
@@ -44,7 +47,7 @@ impl OffsetTable {
         }
         let (tag, mask) = (tag(id), self.slots.len() - 1);
         let mut at = tag as usize & mask;
-        while self.slots[at] != 0 {
+        while self.slots[at] != EMPTY {
             if (self.slots[at] >> 32) as u32 == tag && is_it(self.slots[at] as u32) {
                 return false;
             }
@@ -60,7 +63,7 @@ impl OffsetTable {
         let (wanted, mask) = (slot(tag(id), offset), self.slots.len() - 1);
         let mut gap = tag(id) as usize & mask;
         while self.slots[gap] != wanted {
-            if self.slots[gap] == 0 {
+            if self.slots[gap] == EMPTY {
                 return;
             }
             gap = (gap + 1) & mask;
@@ -69,7 +72,7 @@ impl OffsetTable {
         loop {
             at = (at + 1) & mask;
             let next = self.slots[at];
-            if next == 0 {
+            if next == EMPTY {
                 break;
             }
             let home = (next >> 32) as usize & mask;
@@ -79,17 +82,17 @@ impl OffsetTable {
                 gap = at;
             }
         }
-        self.slots[gap] = 0;
+        self.slots[gap] = EMPTY;
         self.used -= 1;
     }
 
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.slots);
-        self.slots = vec![0; old.len() * 2];
+        self.slots = vec![EMPTY; old.len() * 2];
         let mask = self.slots.len() - 1;
-        for slot in old.into_iter().filter(|slot| *slot != 0) {
+        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
             let mut at = (slot >> 32) as usize & mask;
-            while self.slots[at] != 0 {
+            while self.slots[at] != EMPTY {
                 at = (at + 1) & mask;
             }
             self.slots[at] = slot;
