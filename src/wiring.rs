@@ -111,7 +111,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let restored = intake::tables::restore::restore(&intake, &base.lake).await;
     restored.context("cannot read the rows of tables from the archive")?;
     let lookup_bytes = usize::try_from(settings.limits.lookup_bytes_max).unwrap_or(usize::MAX);
-    let lookups = lookups::prepare(&base, &intake, &loaded, lookup_bytes).await?;
+    let lookups = lookups::prepare(&base, &intake, (&loaded, &definitions.event_sinks), lookup_bytes).await?;
     let declared = DeclaredAlerts::open(&base.local, &definitions)?;
     let declared_sinks = DeclaredSinks::open(&base.local, &definitions, &base.streams)?;
     let changed =
@@ -122,7 +122,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         layers::start_batch((&base, &lookups), &intake, &archives, &speed, &views, loaded, batch_settings).await?;
     let receivers = Receivers { webhooks: &settings.webhooks, topics: &settings.topics };
     let alerts = declared.start(&base, &views, &speed, &batch, &receivers)?;
-    let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch };
+    let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch, lookups: &lookups };
     let books = declared_sinks.erasable();
     let sinks = declared_sinks.start(&base, &read, &receivers)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;

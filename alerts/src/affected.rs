@@ -27,7 +27,7 @@ impl AffectedRows {
         for (pane, key) in changed {
             let of_key = windows.entry(key).or_default();
             match window {
-                Window::Session { .. } | Window::Slide { .. } => {}
+                window if needs_all(window) => {}
                 _ => window.for_each_window(pane.pane(), |id| {
                     of_key.insert(id);
                 }),
@@ -44,16 +44,26 @@ impl AffectedRows {
         let mut windows: BTreeMap<Box<[u8]>, BTreeSet<WindowId>> = BTreeMap::new();
         for (id, key) in rows {
             let of_key = windows.entry(key).or_default();
-            if !matches!(window, Window::Session { .. } | Window::Slide { .. }) {
+            if !needs_all(window) {
                 of_key.insert(id);
             }
         }
         AffectedRows::new(window, windows, reads_previous)
     }
 
+    /// Returns these rows of a view with sessions, and those that they may have become part of, or that have become part of
+    /// them: every row of their keys whose start is known ([`crate::session_starts`]).
+    pub fn of_sessions(window: Window, rows: impl IntoIterator<Item = ChangedRow>) -> AffectedRows {
+        let (mut keys, mut times) = (HashSet::new(), Vec::new());
+        for (id, key) in rows {
+            times.push(id.0);
+            keys.insert(key);
+        }
+        AffectedRows { wanted: Arc::new(WantedRows::sessions_near(window, keys, times)), rows: None }
+    }
+
     fn new(window: Window, windows: BTreeMap<Box<[u8]>, BTreeSet<WindowId>>, reads_previous: bool) -> AffectedRows {
-        // Sessions are joined from all their pieces, and the trailing window moves: both need every row of the key.
-        let needs_all = matches!(window, Window::Session { .. } | Window::Slide { .. });
+        let needs_all = needs_all(window);
         let rows = (!needs_all).then(|| {
             windows.iter().flat_map(|(key, ids)| ids.iter().map(|id| (*id, key.clone()))).collect::<HashSet<_>>()
         });
@@ -81,6 +91,11 @@ impl AffectedRows {
         // The set owns its keys; a lookup of a borrowed one would need a key of its own.
         self.rows.as_ref().is_none_or(|rows| rows.contains(&(window, Box::from(key))))
     }
+}
+
+/// Returns whether a row needs every row of its key: sessions are joined from all their pieces, and the trailing window moves.
+fn needs_all(window: Window) -> bool {
+    window.gap().is_some() || matches!(window, Window::Slide { .. })
 }
 
 /// Returns the id of the window before one of TUMBLE.
@@ -134,6 +149,8 @@ mod tests {
         assert_eq!(affected(hop, &[(30, "a")], false), found(&[(10, "a"), (20, "a"), (30, "a")]));
         let sessions = AffectedRows::of_changes(Window::Session { gap: 5 }, vec![(WindowId(3), key("a"))], false);
         assert!(sessions.has(WindowId(17), b"a") && sessions.wanted.hull() == WindowId::EVERY);
+        let of_table = AffectedRows::of_rows(Window::TableSession { gap: 5 }, [(WindowId(3), key("a"))], false);
+        assert!(of_table.has(WindowId(17), b"a") && of_table.wanted.hull() == WindowId::EVERY);
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl<'a> ConditionTable<'a> {
             let same_window = match self.view.window {
                 Window::Slide { .. } => true,
                 // The exact session may have started earlier.
-                Window::Session { .. } => {
+                Window::Session { .. } | Window::TableSession { .. } => {
                     window <= place.window && self.bounds[row].1.is_some_and(|end| place.window < end)
                 }
                 _ => window == place.window,

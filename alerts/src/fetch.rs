@@ -23,6 +23,8 @@ use shared::version::BatchVersion;
 use shared::view::{Precision, View};
 use shared::window::{Window, WindowId};
 
+use crate::session_starts::KnownStarts;
+
 /// Reads rows of both layers.
 pub struct RowReader {
     pub speed: Arc<dyn SpeedReader>,
@@ -41,6 +43,8 @@ pub struct FetchedRows {
     pub watermark: Option<Micros>,
     /// The end of the trailing window; `None`: the view has none.
     pub instant: Option<i64>,
+    /// If sessions near some times are wanted: the starts of which every session of the keys is among the rows.
+    pub known: Option<KnownStarts>,
 }
 
 /// The reason why rows could not be computed.
@@ -95,9 +99,14 @@ impl RowReader {
         pin: SpeedPin,
     ) -> Result<Fetch, FetchError> {
         let instant = instant_of(published.view.window, pin.latest_event);
-        let batch = match &published.version {
-            Some(version) => self.batch_parts(published, version, wanted, &pin, instant).await?,
-            None => Vec::new(),
+        let known = known_starts(published, wanted, &pin);
+        let batch = match (&published.version, &known) {
+            (Some(version), Some(known)) => self.parts_of(published, version, known.ranges(version)).await?,
+            (Some(version), None) => {
+                let ranges = batch_ranges(&published.view, version, wanted, &pin, instant);
+                self.parts_of(published, version, ranges).await?
+            }
+            (None, _) => Vec::new(),
         };
         Ok(Fetch {
             published: Arc::clone(published),
@@ -106,6 +115,7 @@ impl RowReader {
             has_others: true,
             batch,
             instant,
+            known,
         })
     }
 
@@ -118,7 +128,8 @@ impl RowReader {
         instant: Option<i64>,
     ) -> Result<Fetch, FetchError> {
         let nothing = SpeedPin { generations: Vec::new(), watermark: version.watermark, latest_event: None };
-        let batch = self.batch_parts(published, version, wanted, &nothing, instant).await?;
+        let ranges = batch_ranges(&published.view, version, wanted, &nothing, instant);
+        let batch = self.parts_of(published, version, ranges).await?;
         Ok(Fetch {
             published: Arc::clone(published),
             wanted: Arc::clone(wanted),
@@ -126,19 +137,18 @@ impl RowReader {
             has_others: false,
             batch,
             instant,
+            known: None,
         })
     }
 
-    async fn batch_parts(
+    async fn parts_of(
         &self,
         published: &PublishedView,
         version: &BatchVersion,
-        wanted: &WantedRows,
-        pin: &SpeedPin,
-        instant: Option<i64>,
+        ranges: Vec<TimeRange>,
     ) -> Result<Vec<Arc<Part>>, FetchError> {
         let mut parts: Vec<Arc<Part>> = Vec::new();
-        for range in batch_ranges(&published.view, version, wanted, pin, instant) {
+        for range in ranges {
             let found = self.parts(published, version, range).await?;
             // Neighbouring ranges may share a file.
             found.into_iter().for_each(|part| {
@@ -160,6 +170,7 @@ pub struct Fetch {
     has_others: bool,
     batch: Vec<Arc<Part>>,
     instant: Option<i64>,
+    known: Option<KnownStarts>,
 }
 
 impl Fetch {
@@ -170,7 +181,7 @@ impl Fetch {
 
     /// Finds and merges the rows. Blocking.
     pub fn merge(self, reader: &RowReader) -> Result<FetchedRows, FetchError> {
-        let Fetch { published, wanted, pin, has_others, batch, instant } = self;
+        let Fetch { published, wanted, pin, has_others, batch, instant, known } = self;
         let view = &published.view;
         let found: Vec<Part> =
             batch.iter().map(|part| Accumulator::wanted_of(view, part, &reader.indexes.of(part), &wanted)).collect();
@@ -195,6 +206,7 @@ impl Fetch {
                 (WindowId(instant.saturating_sub(size))..WindowId(instant), Grain::All)
             }
             (Window::Session { .. }, _) => (WindowId::EVERY, Grain::Window),
+            (Window::TableSession { .. }, _) => (WindowId::EVERY, Grain::Sessions),
             _ => (wanted.hull(), Grain::Window),
         };
         let horizon = Horizon::of(&published);
@@ -210,7 +222,7 @@ impl Fetch {
         };
         let merged = merge(&spec, &parts)?;
         let watermark = pin.as_ref().and_then(|pin| pin.watermark);
-        Ok(FetchedRows { merged, position, watermark, instant })
+        Ok(FetchedRows { merged, position, watermark, instant, known })
     }
 }
 
@@ -219,6 +231,13 @@ pub fn instant_of(window: Window, latest_event: Option<Micros>) -> Option<i64> {
     let (Window::Slide { pane, .. }, Some(latest)) = (window, latest_event) else { return None };
     let end = latest.0.saturating_add(pane);
     Some(end.saturating_sub(end.rem_euclid(pane)))
+}
+
+/// Returns the starts of which every wanted session will be known, if those near some times are wanted.
+fn known_starts(published: &PublishedView, wanted: &WantedRows, pin: &SpeedPin) -> Option<KnownStarts> {
+    let (Window::Session { gap }, Some(near)) = (published.view.window, wanted.near()) else { return None };
+    let live = pin.generations.iter().flat_map(|generation| generation.part.sessions());
+    Some(KnownStarts::new(gap, published.version.as_deref(), near, live))
 }
 
 /// Returns the ranges of window starts for which batch has to be read.
@@ -230,7 +249,8 @@ fn batch_ranges(
     instant: Option<i64>,
 ) -> Vec<TimeRange> {
     match view.window {
-        Window::All => vec![TimeRange::ALL],
+        // Rows of any date may be in one session.
+        Window::All | Window::TableSession { .. } => vec![TimeRange::ALL],
         Window::Slide { size, .. } => match instant {
             Some(instant) => vec![TimeRange::of_micros(instant.saturating_sub(size), instant)],
             None => Vec::new(),

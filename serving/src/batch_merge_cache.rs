@@ -9,7 +9,6 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use shared::limits::BATCH_MERGE_CACHE_BYTES;
 use shared::partial::merge::{MergeBase, MergeError, MergeSpec, merge_base};
 use shared::partial::query_budget::QueryBudget;
-use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::pin::{ViewPin, rows_to_merge};
@@ -62,7 +61,7 @@ impl BatchMergeCache {
     ) -> Result<CachedMerge, MergeError> {
         let view = pinned.published.view.as_ref();
         let Some(version) = pinned.published.version.as_ref() else { return Ok(None) };
-        if matches!(view.window, Window::Session { .. }) || query.layer == LayerChoice::Speed {
+        if view.window.gap().is_some() || query.layer == LayerChoice::Speed {
             return Ok(None);
         }
         let rows: usize = pinned.batch.iter().map(|of| rows_to_merge(view, query, &of.part)).sum();

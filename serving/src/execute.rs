@@ -134,7 +134,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         watermark: pinned.speed.watermark,
         allowed_lateness: published.stream.allowed_lateness,
         horizon: Horizon::of(published),
-        of_view: query.request.grain == Grain::Window,
+        of_view: matches!(query.request.grain, Grain::Window | Grain::Sessions),
         failed: pinned.failed_events(query.layer),
     };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();

@@ -28,6 +28,10 @@ impl LiveWindows {
             return Ok(None);
         }
         let view = pinned.published.view.as_ref();
+        if let Window::TableSession { .. } = view.window {
+            // No row over a table is ever final.
+            return Ok(None);
+        }
         let Window::Session { .. } = view.window else {
             let merged = merge_onto(&query.merge_spec(view, &[]), None, &pinned.parts(LayerChoice::Speed), allowance)?;
             return Ok(Some(LiveWindows::Windows(merged.windows.into_iter().collect())));

@@ -28,7 +28,7 @@ use crate::approximate::reads_estimates;
 use crate::query::bound::{BoundQuery, Instants};
 use crate::query::{LayerChoice, Query, QueryError};
 use crate::query::{as_of, version_choice};
-use crate::session_range::starts_needed;
+use crate::session_range::{self, starts_needed};
 
 /// Attempts before a moving seam is given up on. A seam moves once per run, so two moves are already unlikely.
 const TRIES: usize = 4;
@@ -226,7 +226,7 @@ impl Arrival<'_> {
 pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
     let windows = WindowId(query.from)..WindowId(query.to);
     let range = match view.window {
-        Window::Session { .. } => WindowId::EVERY,
+        Window::Session { .. } | Window::TableSession { .. } => WindowId::EVERY,
         window if part.panes => {
             let panes = window.panes_of(&windows);
             panes.start.window()..panes.end.window()
@@ -390,6 +390,9 @@ async fn batch_range(
     speed: &Arc<SpeedPin>,
 ) -> Result<TimeRange, ReadError> {
     let range = TimeRange::of_micros(query.from, query.to);
+    if let Window::TableSession { gap } = published.view.window {
+        return Ok(session_range::rows_needed(gap, range));
+    }
     let (Window::Session { gap }, Some(version)) = (published.view.window, &published.version) else {
         return Ok(range);
     };

@@ -1,4 +1,4 @@
-//! Computes the range of batch sessions that a query over sessions has to read.
+//! Computes the range of batch sessions that a query over sessions has to read, and the range of rows of one over a table.
 //!
 //! Sessions of batch never touch each other; only live sessions can connect them. So the range of the query grows by every
 //! live session that is within the length of the longest batch session, until none is left. The batch sessions that start
@@ -27,6 +27,17 @@ pub fn starts_needed(
     let (first, end) =
         tied_to((range.from.0, range.to.0), sessions.map(|(first, last)| (first, last.saturating_add(gap))), longest);
     TimeRange::of_micros(first.saturating_sub(longest), end)
+}
+
+/// Returns the range of event times of the rows needed for sessions over a table that start in `range`.
+///
+/// A session that starts before it, and reaches into it, has a row less than the gap before its first row there: with that row, it
+/// does not look like one that starts with the later ones. A session that starts in it may end at any time.
+pub fn rows_needed(gap: i64, range: TimeRange) -> TimeRange {
+    match range.from.0 {
+        i64::MIN => TimeRange::ALL,
+        from => TimeRange::of_micros(from.saturating_sub(gap), i64::MAX),
+    }
 }
 
 /// Returns the shortest range that contains `range` and every interval closer than `distance` to it or to another such
@@ -86,6 +97,12 @@ mod tests {
             let range = (from, from + size);
             prop_assert_eq!(tied_to(range, intervals.iter().copied(), distance), one_by_one(range, &intervals, distance));
         }
+    }
+
+    #[test]
+    fn rows_are_read_from_a_gap_before_the_range_on() {
+        assert_eq!(rows_needed(7, TimeRange::of_micros(100, 200)), TimeRange::of_micros(93, i64::MAX));
+        assert_eq!(rows_needed(7, TimeRange::of_micros(i64::MIN, 200)), TimeRange::ALL);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn kind(window: Window) -> &'static str {
         Window::Hop { .. } => "HOP",
         Window::Cumulate { .. } => "CUMULATE",
         Window::Slide { .. } => "SLIDE",
-        Window::Session { .. } => "SESSION",
+        Window::Session { .. } | Window::TableSession { .. } => "SESSION",
     }
 }
 
@@ -40,7 +40,9 @@ pub fn in_words(window: Window) -> String {
         }
         Window::Cumulate { step, outer } => format!("CUMULATE up to {} by {}{zone}", cells(outer, 1), steps(step)),
         Window::Slide { size, pane } => format!("SLIDE over the last {}{}", span(size), resolution(pane)),
-        Window::Session { gap } => format!("SESSION with gaps of less than {}", span(gap)),
+        Window::Session { gap } | Window::TableSession { gap } => {
+            format!("SESSION with gaps of less than {}", span(gap))
+        }
     }
 }
 
@@ -54,7 +56,9 @@ pub fn in_a_sentence(window: Window) -> String {
         }
         Window::Cumulate { step, outer } => format!("in windows that grow to {} by {}", cells(outer, 1), steps(step)),
         Window::Slide { size, .. } => format!("over the last {}", span(size)),
-        Window::Session { gap } => format!("in sessions with gaps of less than {}", span(gap)),
+        Window::Session { gap } | Window::TableSession { gap } => {
+            format!("in sessions with gaps of less than {}", span(gap))
+        }
     }
 }
 
@@ -67,7 +71,7 @@ pub fn zone(window: Window) -> Option<Zone> {
                 Grid::Calendar(calendar) => calendar.zone,
             })
         }
-        Window::All | Window::Slide { .. } | Window::Session { .. } => None,
+        Window::All | Window::Slide { .. } | Window::Session { .. } | Window::TableSession { .. } => None,
     }
 }
 
@@ -79,7 +83,7 @@ pub fn spacing(window: Window) -> Option<i64> {
         Window::Hop { panes, slide, .. } => Some(about(panes).saturating_mul(slide)),
         Window::Cumulate { step: Step::Fixed(step), .. } => Some(step),
         Window::Cumulate { step: Step::Calendar(calendar), .. } => Some(about(Grid::Calendar(calendar))),
-        Window::All | Window::Slide { .. } | Window::Session { .. } => None,
+        Window::All | Window::Slide { .. } | Window::Session { .. } | Window::TableSession { .. } => None,
     }
 }
 

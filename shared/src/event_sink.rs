@@ -9,6 +9,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::ids::{SinkName, StreamName};
+use crate::lookup::definition::{LookupJoin, joined_column, joined_index};
 use crate::scalar::Scalar;
 use crate::sink::{SinkTarget, every_text};
 use crate::sql::{print, print_name};
@@ -22,7 +23,9 @@ pub struct EventSink {
     pub target: SinkTarget,
     /// Shortest time between two epochs.
     pub every: Duration,
-    /// WHERE, over the columns of the stream; `None`: all events.
+    /// The tables whose rows its events are joined with, in order.
+    pub joins: Vec<LookupJoin>,
+    /// WHERE, over the columns of the stream and of joined tables; `None`: all events.
     pub filter: Option<Scalar>,
     /// The columns of a record's value, at least one.
     pub columns: Vec<SelectedColumn>,
@@ -36,7 +39,7 @@ pub struct EventSink {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SelectedColumn {
     pub name: String,
-    /// Over the columns of the stream.
+    /// Over the columns of the stream and of joined tables.
     pub expression: Scalar,
 }
 
@@ -57,15 +60,41 @@ impl EventSink {
         format!("{:032x}", xxh3_128(&serde_json::to_vec(&text).expect("a definition is plain data")))
     }
 
+    /// Returns the name of the column at an index of its expressions, as SQL.
+    fn column_sql(&self, stream: &Stream, index: usize) -> String {
+        match joined_column(index) {
+            None => print_name(&stream.columns[index].name),
+            Some((join, column)) => {
+                let LookupJoin { table, alias, .. } = &self.joins[join];
+                format!("{}.{}", print_name(alias), print_name(&table.columns[column].0))
+            }
+        }
+    }
+
+    fn sql(&self, scalar: &Scalar, stream: &Stream) -> String {
+        print(scalar, &|index| self.column_sql(stream, index))
+    }
+
+    /// Returns each join as SQL.
+    pub fn joins_sql(&self, stream: &Stream) -> Vec<String> {
+        let join = |(number, join): (usize, &LookupJoin)| {
+            let LookupJoin { table, alias, kind, on } = join;
+            let name = if table.name.as_str() == alias { alias.clone() } else { format!("{} AS {alias}", table.name) };
+            let key = self.column_sql(stream, joined_index(number, table.key));
+            format!("{kind} {name} ON {} = {key}", self.column_sql(stream, *on))
+        };
+        self.joins.iter().enumerate().map(join).collect()
+    }
+
     /// Returns the condition as SQL.
     pub fn filter_sql(&self, stream: &Stream) -> Option<String> {
-        self.filter.as_ref().map(|filter| sql(filter, stream))
+        self.filter.as_ref().map(|filter| self.sql(filter, stream))
     }
 
     /// Returns each column as SQL, with its type.
     pub fn columns_sql(&self, stream: &Stream) -> Vec<String> {
         let column = |SelectedColumn { name, expression }: &SelectedColumn| {
-            let (name, text) = (print_name(name), sql(expression, stream));
+            let (name, text) = (print_name(name), self.sql(expression, stream));
             let text = if text == name { text } else { format!("{text} AS {name}") };
             format!("{text} ({})", expression.data_type)
         };
@@ -87,14 +116,16 @@ impl EventSink {
             every_text(self.every),
             "filter",
         );
+        for join in self.joins_sql(stream) {
+            text.push_str(&format!(
+                "  {:<16} {join}; as of the event time, from the changes accepted so far\n",
+                "join"
+            ));
+        }
         for column in self.columns_sql(stream) {
             text.push_str(&format!("  {:<16} {column}\n", "column"));
         }
         text.push_str(&format!("  {:<16} {key}\n", "key"));
         text
     }
-}
-
-fn sql(scalar: &Scalar, stream: &Stream) -> String {
-    print(scalar, &|index| print_name(&stream.columns[index].name))
 }

@@ -17,6 +17,10 @@ use crate::stream::Stream;
 use crate::types::DataType;
 use crate::window::Window;
 
+/// The index of the aggregate that counts the rows of a group, in a view with [`Window::TableSession`]: assertions minus
+/// retractions.
+pub const ROW_COUNT: usize = 0;
+
 /// A declared view, checked against its stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {

@@ -3,7 +3,8 @@
 //! Windows that overlap share **panes**: an event is folded into the one pane that contains it, however many windows cover it,
 //! and a window is the union of its panes. Where windows do not overlap, panes are windows. A pane is named by its
 //! start, a window by an id ([`WindowId`]). Sessions
-//! follow from the events themselves ([`crate::partial::sessions`]), not from the clock.
+//! follow from the events themselves ([`crate::partial::sessions`]), not from the clock; those over a table from its rows, when
+//! they are read ([`crate::partial::merge::Grain::Sessions`]).
 
 use std::ops::{Range, RangeInclusive};
 
@@ -40,6 +41,9 @@ pub enum Window {
     Slide { size: i64, pane: i64 },
     /// Events of a key with less than `gap` microseconds between each and the next.
     Session { gap: i64 },
+    /// The same over the rows of a table, which can be taken back: panes of a microsecond, joined to sessions when they are read.
+    /// Of such a view, the first aggregate counts the rows ([`crate::view::ROW_COUNT`]).
+    TableSession { gap: i64 },
 }
 
 /// The steps of CUMULATE.
@@ -156,7 +160,7 @@ impl Window {
                 Step::Calendar(calendar) => Grid::Calendar(*calendar).start_of(time),
             },
             Window::Slide { pane, .. } => time.saturating_sub(time.rem_euclid(*pane)),
-            Window::Session { .. } => time,
+            Window::Session { .. } | Window::TableSession { .. } => time,
         })
     }
 
@@ -176,12 +180,21 @@ impl Window {
             }
             Window::Slide { pane: size, .. } => pane.saturating_add(*size),
             Window::Session { gap } => pane.saturating_add(*gap),
+            Window::TableSession { .. } => pane.saturating_add(1),
         }))
     }
 
     /// Returns whether windows overlap, so that panes are not windows.
     pub fn overlaps(&self) -> bool {
         matches!(self, Window::Hop { .. } | Window::Cumulate { .. })
+    }
+
+    /// Returns the gap between sessions, in microseconds; `None`: the windows are not sessions.
+    pub fn gap(&self) -> Option<i64> {
+        match self {
+            Window::Session { gap } | Window::TableSession { gap } => Some(*gap),
+            _ => None,
+        }
     }
 
     /// Calls `each` with the id of every window that covers the pane, ascending. Of sessions and
@@ -229,7 +242,7 @@ impl Window {
     pub fn bounds(&self, id: WindowId) -> (Micros, Option<Micros>) {
         let id = id.0;
         let (start, end) = match self {
-            Window::All | Window::Session { .. } => (id, None),
+            Window::All | Window::Session { .. } | Window::TableSession { .. } => (id, None),
             Window::Tumble(grid) => (id, Some(grid.end_of(id))),
             Window::Hop { panes, slide, size } => {
                 // Where a calendar skipped a day, several panes begin with the window: the last of a slide counts.
@@ -261,7 +274,7 @@ impl Window {
             }
             Window::Cumulate { outer, .. } => outer.end_of(time),
             Window::Slide { size, .. } => self.pane_of(Micros(time)).0.saturating_add(*size),
-            Window::Session { gap } => time.saturating_add(*gap),
+            Window::Session { gap } | Window::TableSession { gap } => time.saturating_add(*gap),
         }))
     }
 
@@ -284,7 +297,7 @@ impl Window {
                     Grid::Calendar(Calendar { count: i32::try_from(count).unwrap_or(i32::MAX), ..*calendar })
                 }
             }),
-            Window::All | Window::Slide { .. } | Window::Session { .. } => None,
+            Window::All | Window::Slide { .. } | Window::Session { .. } | Window::TableSession { .. } => None,
         }
     }
 
@@ -330,7 +343,7 @@ impl Window {
         let (midnight, next) = (day.start().0, day.start().0 + MICROS_PER_DAY);
         let grid = match self {
             Window::All | Window::Session { .. } => return None,
-            Window::Slide { .. } => return Some(day.0..=day.0),
+            Window::Slide { .. } | Window::TableSession { .. } => return Some(day.0..=day.0),
             _ => self.starts()?,
         };
         let (first, last) = (grid.next_start(midnight), grid.start_of(next - 1));

@@ -11,12 +11,13 @@ use shared::horizon::Horizon;
 use shared::limits::SINK_ROWS_MAX;
 use shared::sink::{Emit, Sink, SinkFormat};
 use shared::time::Micros;
-use shared::window::WindowId;
+use shared::window::{Window, WindowId};
 
 use crate::avro::AvroRows;
 use crate::book::{EpochCut, SinkBook};
 use crate::record::{RecordWriter, RowValues};
 use crate::sent::{SentChange, ValueHash};
+use crate::sessions::{OpenRow, OpenSessions, sent_rows};
 use crate::view_changes::ChangesError;
 
 /// What an epoch writes.
@@ -31,8 +32,21 @@ pub struct EpochBatch {
     pub cut: EpochCut,
     /// Whether the rows have further differences, which had no room; of a sink of a stream, whether it has further events.
     pub is_partial: bool,
+    /// With `emit = 'final'`: sessions that the watermark has not passed yet.
+    pub open: Vec<OpenRow>,
     /// Of a sink of a stream: how often events were asked for again when the batch was found ([`SinkBook::position`]).
     pub restarts: Option<u64>,
+}
+
+/// What bounds the rows of an epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct EpochBounds {
+    /// Most bytes of records, but for one longer record.
+    pub bytes_max: usize,
+    /// Of final rows: windows that end at this time or before are closed; `None`: no window is.
+    pub closed_until: Option<Micros>,
+    /// The time of the epoch.
+    pub now: Micros,
 }
 
 /// A row whose value the topic does not have.
@@ -45,8 +59,7 @@ struct Difference {
     sent: Option<ValueHash>,
 }
 
-/// Returns the records that make the topic equal to the view in the affected rows, at most `bytes_max` bytes of them, but at
-/// least one. `now` is the time of the epoch. Blocking.
+/// Returns the records that make the topic equal to the view in the affected rows, within `bounds`. Blocking.
 ///
 /// # Errors
 /// The rows cannot be merged, or the topic would have more rows than a sink remembers.
@@ -56,7 +69,7 @@ pub fn differences(
     book: &SinkBook,
     fetch: Fetch,
     affected: &AffectedRows,
-    (bytes_max, now): (usize, Micros),
+    bounds: EpochBounds,
 ) -> Result<EpochBatch, ChangesError> {
     let published = Arc::clone(&fetch.published);
     let view = &*published.view;
@@ -65,10 +78,29 @@ pub fn differences(
     let rows = fetch.merge(reader)?;
     let values = RowValues::new(view, &rows)?;
     let merged = &rows.merged;
+    // I9: the end of a session is known only now.
+    let open_end = |row: usize| match view.window {
+        Window::Session { gap } if sink.emit == Emit::Final => {
+            let end = Micros(merged.lasts[row].saturating_add(gap));
+            bounds.closed_until.is_none_or(|until| end > until).then_some(end)
+        }
+        _ => None,
+    };
+    let is_affected = |window: WindowId, key: &[u8]| {
+        affected.has(window, key) && rows.known.as_ref().is_none_or(|known| known.contains(window))
+    };
     let (mut found, mut present, mut bytes, mut is_partial) = (Vec::new(), HashSet::new(), 0, false);
+    let mut open = OpenSessions::default();
     for row in 0..merged.len() {
         let (window, key) = (merged.windows[row], merged.keys.get(merged.groups[row]));
-        if is_dropped(window) || !affected.has(window, key) || !values.is_shown(row) {
+        if is_dropped(window) || !is_affected(window, key) {
+            continue;
+        }
+        if let Some(end) = open_end(row) {
+            open.add(window, end, key);
+            continue;
+        }
+        if !values.is_shown(row) {
             continue;
         }
         let place: ChangedRow = (window, key.into());
@@ -79,22 +111,27 @@ pub fn differences(
         if sent == Some(hash) {
             continue;
         }
-        is_partial |= !found.is_empty() && bytes + value.len() > bytes_max;
+        is_partial |= !found.is_empty() && bytes + value.len() > bounds.bytes_max;
         if !is_partial {
             bytes += value.len() + key.len();
             found.push(Difference { place, row, value, hash, sent });
         }
     }
     let is_sent = |(window, key): &ChangedRow| book.sent(|sent| sent.get(*window, key)).is_some();
-    let gone = affected.named().filter(|place| !present.contains(*place) && is_sent(place)).cloned();
+    let sent = match &rows.known {
+        Some(known) => sent_rows(affected, known, book),
+        None => affected.named().filter(|place| is_sent(place)).cloned().collect(),
+    };
+    let gone = sent.into_iter().filter(|place| !present.contains(place) && !open.has(place.0, &place.1));
     // Rows that were final are not taken back because the view keeps them no longer.
     let (forgotten, deleted): (Vec<ChangedRow>, Vec<ChangedRow>) =
         gone.partition(|(window, _)| sink.emit == Emit::Final && is_dropped(*window));
     if book.sent(|sent| sent.len()) + found.len() > SINK_ROWS_MAX {
         return Err(ChangesError::TooManyRows);
     }
-    let writer = RecordWriter::new(sink, view, published.version.as_ref().map(|version| version.version), now)?;
-    let mut batch = EpochBatch { is_partial, ..EpochBatch::default() };
+    let version = published.version.as_ref().map(|version| version.version);
+    let writer = RecordWriter::new(sink, view, version, bounds.now)?;
+    let mut batch = EpochBatch { is_partial, open: open.into_rows(), ..EpochBatch::default() };
     batch.cut.position.clone_from(&rows.position);
     let upserted: Vec<ChangedRow> = found.iter().map(|difference| difference.place.clone()).collect();
     if sink.target.format() == SinkFormat::Avro {

@@ -2,7 +2,7 @@
 //!
 //! An epoch is a cut of the log: the records of all events between two positions. The position is in the book, so the events are
 //! read again from there after a crash, and nothing of them is held meanwhile: a sink that is behind reads the log later, or
-//! the archive.
+//! the archive. Joined rows are those that are known when an event is written, as of its time.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use arrow::datatypes::TimestampMicrosecondType;
 use shared::event_pages::{EventPage, EventPages, PageBounds};
 use shared::event_sink::EventSink;
 use shared::ids::{Offset, Partition};
+use shared::lookup::join::{EventJoin, LookupError, SharedLookups};
+use shared::lookup::table::Lookups;
 use shared::stream::Stream;
 
 use crate::book::{EventsAgain, SinkBook};
@@ -24,21 +26,28 @@ pub struct EventChanges {
     sink: Arc<EventSink>,
     stream: Arc<Stream>,
     pages: Arc<dyn EventPages>,
+    /// `None`: the sink has no joins.
+    join: Option<EventJoin>,
     records: EventRecords,
     sizes: EventSizes,
     key_hash: String,
 }
 
 impl EventChanges {
-    /// Returns the events of `pages`, which are those of the sink's stream.
+    /// Returns the events of `pages`, which are those of the sink's stream, joined with the rows of `lookups`.
+    ///
+    /// # Errors
+    /// `lookups` lacks a table of the sink.
     pub fn new(
         sink: Arc<EventSink>,
         stream: Arc<Stream>,
         pages: Arc<dyn EventPages>,
+        lookups: &Lookups,
         sizes: EventSizes,
-    ) -> EventChanges {
-        let (records, key_hash) = (EventRecords::new(Arc::clone(&sink)), sink.key_hash());
-        EventChanges { sink, stream, pages, records, sizes, key_hash }
+    ) -> Result<EventChanges, LookupError> {
+        let join = EventJoin::new(&*sink, lookups, stream.columns.len(), &|index| index)?;
+        let (records, key_hash) = (EventRecords::new(Arc::clone(&sink), join.as_ref()), sink.key_hash());
+        Ok(EventChanges { sink, stream, pages, join, records, sizes, key_hash })
     }
 
     /// Returns the records of the next events after the committed cut: a page of each partition that has any. The batch is
@@ -83,7 +92,7 @@ impl EventChanges {
         }
         let avro = self.records.avro(&mut pages)?;
         let records = pages.into_iter().flat_map(|page| page.records).collect();
-        Ok(EpochBatch { records, avro, changes: Vec::new(), cut, is_partial, restarts: Some(restarts) })
+        Ok(EpochBatch { records, avro, cut, is_partial, restarts: Some(restarts), ..EpochBatch::default() })
     }
 
     async fn write(
@@ -93,8 +102,16 @@ impl EventChanges {
         again: Option<EventsAgain>,
         bytes_max: usize,
     ) -> Result<PageRecords, ChangesError> {
-        let (records, event_time) = (self.records.clone(), self.stream.event_time);
+        let (records, join, event_time) = (self.records.clone(), self.join.clone(), self.stream.event_time);
         let write = move || {
+            let page = match join {
+                None => page,
+                Some(join) => {
+                    let times = page.rows.column(event_time).as_primitive::<TimestampMicrosecondType>();
+                    let rows = join.extend(&page.rows, times.values(), &mut SharedLookups::default())?;
+                    EventPage { rows, ..page }
+                }
+            };
             let times = page.rows.column(event_time).as_primitive::<TimestampMicrosecondType>();
             let is_wanted = |row: usize| match &again {
                 None => true,

@@ -13,6 +13,7 @@ use shared::event_pages::EventPage;
 use shared::event_sink::EventSink;
 use shared::ids::{Offset, Partition};
 use shared::json_cell::json_cell;
+use shared::lookup::join::EventJoin;
 use shared::sink::SinkFormat;
 
 use crate::avro::{AvroRows, nullable_rows};
@@ -46,9 +47,13 @@ pub struct EventRecords {
 }
 
 impl EventRecords {
-    /// Returns a writer of records of `sink`.
-    pub fn new(sink: Arc<EventSink>) -> EventRecords {
-        EventRecords { expressions: Arc::new(EventExpressions::of_sink(&sink)), sink }
+    /// Returns a writer of records of `sink`, whose events `join` has joined.
+    pub fn new(sink: Arc<EventSink>, join: Option<&EventJoin>) -> EventRecords {
+        let mut expressions = EventExpressions::of_sink(&sink);
+        if let Some(join) = join {
+            expressions.renumber(&mut |index| *index = join.place(*index).unwrap_or(*index));
+        }
+        EventRecords { expressions: Arc::new(expressions), sink }
     }
 
     /// Returns the records of the events of a page that pass the condition, at most `bytes_max` bytes of them, but at least one.

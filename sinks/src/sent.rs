@@ -121,6 +121,11 @@ impl SentRows {
         }
     }
 
+    /// Returns the windows of a key, in order.
+    pub fn windows_of(&self, key: &[u8]) -> impl Iterator<Item = WindowId> + '_ {
+        self.groups.get(key).into_iter().flatten().map(|row| WindowId(row.0))
+    }
+
     /// Returns the encoded keys of the rows, each once.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.groups.keys().map(|key| &**key)
@@ -167,6 +172,10 @@ mod tests {
                 for window in -3..3 {
                     prop_assert_eq!(sent.get(WindowId(window), &[key]), plain.get(&(key, window)).copied());
                 }
+            }
+            for key in 0..4 {
+                let of_key: Vec<i64> = plain.keys().filter(|row| row.0 == key).map(|row| row.1).collect();
+                prop_assert_eq!(sent.windows_of(&[key]).map(|id| id.0).collect::<Vec<_>>(), of_key);
             }
             let mut listed: Vec<(u8, i64)> = Vec::new();
             sent.for_each_of(|window| window.0 >= 0, |window, key| listed.push((key[0], window.0)));

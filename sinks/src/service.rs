@@ -16,6 +16,8 @@ use shared::event_sink::EventSink;
 use shared::handoff::LogReplay;
 use shared::ids::{Name, Partition, SinkName, StreamName, ViewName};
 use shared::limits::SINK_QUEUE_BYTES_MAX;
+use shared::lookup::join::LookupError;
+use shared::lookup::table::Lookups;
 use shared::sink::{Emit, Sink, SinkTarget};
 use shared::stream::Stream;
 use shared::time::Micros;
@@ -89,6 +91,8 @@ pub struct SinkContext {
 pub struct EventSinkContext {
     pub log: Arc<dyn LogReplay>,
     pub pages: Arc<dyn EventPages>,
+    /// The tables that sinks are joined with.
+    pub lookups: Lookups,
     pub outlet: SinkOutlet,
 }
 
@@ -179,9 +183,9 @@ impl DeclaredEventSink {
         &self.sink
     }
 
-    fn start(self, context: EventSinkContext) -> (ListedSink, SinkTask) {
+    fn start(self, context: EventSinkContext) -> Result<(ListedSink, SinkTask), LookupError> {
         let DeclaredEventSink { sink, stream, book } = self;
-        let EventSinkContext { log, pages, outlet } = context;
+        let EventSinkContext { log, pages, lookups, outlet } = context;
         if book.limit_position(|partition| log.range(partition).1) {
             tracing::warn!(
                 sink = %sink.name,
@@ -190,7 +194,7 @@ impl DeclaredEventSink {
         }
         let watch = Arc::new(SinkWatch::default());
         let (publisher, clock) = outlet.publisher((&sink.name, &sink.target), &sink.name, &book);
-        let events = EventChanges::new(Arc::clone(&sink), Arc::clone(&stream), pages, EventSizes::default());
+        let events = EventChanges::new(Arc::clone(&sink), Arc::clone(&stream), pages, &lookups, EventSizes::default())?;
         let task = SinkTask {
             name: sink.name.clone(),
             every: sink.every,
@@ -213,7 +217,7 @@ impl DeclaredEventSink {
             log,
             partitions: stream.partitions,
         };
-        (listed, task)
+        Ok((listed, task))
     }
 }
 
@@ -234,14 +238,18 @@ impl SinkOutlet {
 
 impl SinkSet {
     /// Returns the sinks of views and those of streams, and the task of each, which has to be run.
+    ///
+    /// # Errors
+    /// A sink is joined with a table that its context lacks.
     pub fn start(
         of_views: Vec<(DeclaredSink, SinkContext)>,
         of_streams: Vec<(DeclaredEventSink, EventSinkContext)>,
-    ) -> (SinkSet, Vec<SinkTask>) {
-        let of_views = of_views.into_iter().map(|(declared, context)| declared.start(context));
+    ) -> Result<(SinkSet, Vec<SinkTask>), LookupError> {
+        let of_views = of_views.into_iter().map(|(declared, context)| Ok(declared.start(context)));
         let of_streams = of_streams.into_iter().map(|(declared, context)| declared.start(context));
-        let (listed, tasks): (Vec<ListedSink>, Vec<SinkTask>) = of_views.chain(of_streams).unzip();
-        (SinkSet(listed.into_iter().map(|sink| (sink.name.clone(), sink)).collect()), tasks)
+        let started = of_views.chain(of_streams).collect::<Result<Vec<_>, LookupError>>()?;
+        let (listed, tasks): (Vec<ListedSink>, Vec<SinkTask>) = started.into_iter().unzip();
+        Ok((SinkSet(listed.into_iter().map(|sink| (sink.name.clone(), sink)).collect()), tasks))
     }
 
     fn find(&self, name: &str) -> Result<&ListedSink, SinkError> {

@@ -22,6 +22,9 @@ pub struct SinkDeclaration {
     /// `None`: the sink is of a view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamName>,
+    /// Of a sink of a stream: its joins as SQL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joins: Vec<String>,
     /// Of a sink of a stream: its condition as SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
@@ -53,6 +56,7 @@ impl SinkDeclaration {
         SinkDeclaration {
             view: Some(sink.view.clone()),
             stream: None,
+            joins: Vec::new(),
             filter: None,
             columns: Vec::new(),
             connection: sink.target.connection().clone(),
@@ -71,6 +75,7 @@ impl SinkDeclaration {
         SinkDeclaration {
             view: None,
             stream: Some(sink.stream.clone()),
+            joins: sink.joins_sql(stream),
             filter: sink.filter_sql(stream),
             columns: sink.columns_sql(stream),
             connection: sink.target.connection().clone(),

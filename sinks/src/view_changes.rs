@@ -15,7 +15,8 @@
 //! pages ([`Walk`]), each in a transaction of its own; the epoch ends, and its cut counts, when no page is left.
 //!
 //! With `emit = 'final'`, a row that the topic does not have waits until the watermark has passed its window. The watermark is
-//! always one that was shown before the pin: so the pin has every event that moved it.
+//! always one that was shown before the pin: so the pin has every event that moved it. The end of a session is known only once
+//! its row is computed, so changed sessions are visited at once, and those found open wait ([`crate::sessions`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use shared::version::BatchVersion;
 use shared::window::{Window, WindowId};
 
 use crate::book::{EpochCut, SinkBook};
-use crate::differences::{EpochBatch, differences};
+use crate::differences::{EpochBatch, EpochBounds, differences};
 use crate::page::Page;
 use crate::sizes::EpochSizes;
 use crate::waiting::WaitingRows;
@@ -203,7 +204,7 @@ impl ViewChanges {
         self.visited.extend(due);
         let (fetch, affected, watermark) = self.cut(&published, &view, book).await?;
         self.served = Some(view);
-        let mut batch = self.evaluate(book, fetch, affected).await?;
+        let mut batch = self.evaluate(book, fetch, affected, watermark).await?;
         let EpochCut { position, version, watermark: before, .. } = book.committed().1;
         if batch.is_partial || self.walk.holds_cut() {
             batch.cut.position = position;
@@ -229,7 +230,7 @@ impl ViewChanges {
                 // I9: the rows are visited in pages, and the cut is the one after the last.
                 self.walk.visit_changed(self.visited.drain());
             }
-            let affected = AffectedRows::of_rows(window, self.visited.iter().cloned(), false);
+            let affected = affected_rows(window, self.visited.iter().cloned());
             let fetch = self.reader.live(published, &affected.wanted).await?;
             let later = self.take_changed(published, view, book);
             let closed = self.watermark;
@@ -248,7 +249,7 @@ impl ViewChanges {
         let later = self.take_changed(published, view, book);
         self.visited.extend(later.iter().cloned());
         self.next = later;
-        let affected = AffectedRows::of_rows(window, self.visited.iter().cloned(), false);
+        let affected = affected_rows(window, self.visited.iter().cloned());
         Ok((self.reader.pinned(published, &affected.wanted, pin).await?, affected, closed))
     }
 
@@ -276,14 +277,15 @@ impl ViewChanges {
         self.waiting.take_due(watermark)
     }
 
-    /// Returns the rows that the topic has, or whose windows are closed; the others wait. Without `emit = 'final'`, all rows.
+    /// Returns the rows that the topic has, or whose windows are closed; the others wait. Without `emit = 'final'`, and of
+    /// sessions, all rows.
     fn closed_rows<R: FromIterator<ChangedRow>>(
         &mut self,
         rows: impl IntoIterator<Item = ChangedRow>,
         published: &PublishedView,
         book: &SinkBook,
     ) -> R {
-        if self.sink.emit == Emit::Changes {
+        if self.sink.emit == Emit::Changes || is_session(published.view.window) {
             return rows.into_iter().collect();
         }
         let watermark = self.watermark;
@@ -322,12 +324,12 @@ impl ViewChanges {
                 Err(error) => return Err(error),
             }
         };
-        let affected = AffectedRows::of_rows(published.view.window, page, false);
+        let affected = affected_rows(published.view.window, page);
         let fetch = match self.reader.live(&published, &affected.wanted).await {
             Err(FetchError::Speed(SpeedError::SeamMoved)) => return Ok(None),
             fetch => fetch?,
         };
-        let batch = self.evaluate(book, fetch, affected).await?;
+        let batch = self.evaluate(book, fetch, affected, self.watermark).await?;
         Ok(Some(EpochBatch { cut: book.committed().1, ..batch }))
     }
 
@@ -391,6 +393,15 @@ impl ViewChanges {
         if before.is_none() {
             // The version may have no file of them.
             book.sent(|sent| sent.for_each_of(|_| true, |id, _| dates.push(date_of(window, id))));
+        } else if !is_same {
+            // What a run has excluded may have been all that a date had, before any version had a file of it.
+            let filed: HashSet<DatePartition> = version.files.iter().map(|file| file.date).collect();
+            let has_file = |id: WindowId| filed.contains(&date_of(window, id));
+            book.sent(|sent| sent.for_each_of(|id| !has_file(id), |id, _| dates.push(date_of(window, id))));
+        }
+        if !is_same && is_session(window) {
+            // A live session may start before the batch sessions that it meets, on a date whose file is the same.
+            self.walk.visit_live();
         }
         if reads_open {
             dates.extend(open_dates(version, window, book.committed().1.watermark));
@@ -443,18 +454,34 @@ impl ViewChanges {
         }
     }
 
-    /// Compares rows with those that the topic has.
+    /// Compares rows with those that the topic has. Windows that `closed_until` has passed are closed.
     async fn evaluate(
-        &self,
+        &mut self,
         book: &Arc<SinkBook>,
         fetch: Fetch,
         affected: AffectedRows,
+        closed_until: Option<Micros>,
     ) -> Result<EpochBatch, ChangesError> {
         let (sink, reader, book) = (Arc::clone(&self.sink), Arc::clone(&self.reader), Arc::clone(book));
-        let bounds = (self.sizes.transaction_bytes, self.layers.clock.now());
+        let (bytes_max, now) = (self.sizes.transaction_bytes, self.layers.clock.now());
+        let bounds = EpochBounds { bytes_max, closed_until, now };
         let evaluated =
             tokio::task::spawn_blocking(move || differences(&sink, &reader, &book, fetch, &affected, bounds));
-        evaluated.await?
+        let mut batch = evaluated.await??;
+        batch.open.drain(..).for_each(|open| self.waiting.add_session(open.end, open.row));
+        Ok(batch)
+    }
+}
+
+fn is_session(window: Window) -> bool {
+    matches!(window, Window::Session { .. })
+}
+
+/// Returns the rows that have to be compared if these have changed.
+fn affected_rows(window: Window, rows: impl IntoIterator<Item = ChangedRow>) -> AffectedRows {
+    match is_session(window) {
+        true => AffectedRows::of_sessions(window, rows),
+        false => AffectedRows::of_rows(window, rows, false),
     }
 }
 

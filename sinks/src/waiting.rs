@@ -3,8 +3,11 @@
 //! Rows are held by the end of their window, within a bound in bytes. Beyond it those of the latest windows are dropped, and it
 //! is noted from which end on: when the watermark gets there, every row has to be visited again. So many open rows cost work,
 //! never memory or a missed row.
+//!
+//! The end of a session moves with its events. Its row stays where it is held if that is earlier: it is due then, found to be
+//! open, and added again. So a session is held once, however many events extend it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shared::changed_rows::ChangedRow;
 use shared::time::Micros;
@@ -16,6 +19,8 @@ const ROW_BYTES: usize = 48;
 #[derive(Debug)]
 pub struct WaitingRows {
     by_end: BTreeMap<Micros, HashSet<ChangedRow>>,
+    /// Of sessions: the end by which each row is held.
+    ends: HashMap<ChangedRow, Micros>,
     bytes: usize,
     bytes_max: usize,
     /// Rows of windows that end at this time or later were dropped; `None`: no row was.
@@ -29,7 +34,29 @@ fn bytes_of(row: &ChangedRow) -> usize {
 impl WaitingRows {
     /// Returns no rows; at most `bytes_max` bytes of them will be held.
     pub fn new(bytes_max: usize) -> WaitingRows {
-        WaitingRows { by_end: BTreeMap::new(), bytes: 0, bytes_max, dropped_from: None }
+        WaitingRows { by_end: BTreeMap::new(), ends: HashMap::new(), bytes: 0, bytes_max, dropped_from: None }
+    }
+
+    /// Adds the row of a session that ends at `end` at present.
+    pub fn add_session(&mut self, end: Micros, row: ChangedRow) {
+        if self.dropped_from.is_some_and(|from| end >= from) {
+            return;
+        }
+        if let Some(held) = self.ends.get(&row).copied() {
+            if held <= end {
+                return;
+            }
+            if let Some(rows) = self.by_end.get_mut(&held) {
+                rows.remove(&row);
+                if rows.is_empty() {
+                    self.by_end.remove(&held);
+                }
+            }
+            self.release(&row);
+        }
+        self.bytes += bytes_of(&row);
+        self.ends.insert(row.clone(), end);
+        self.add(end, row);
     }
 
     /// Adds a row of a window that ends at `end`.
@@ -43,9 +70,15 @@ impl WaitingRows {
         }
         while self.bytes > self.bytes_max {
             let Some((end, rows)) = self.by_end.pop_last() else { break };
-            self.bytes -= rows.iter().map(bytes_of).sum::<usize>();
+            rows.iter().for_each(|row| self.release(row));
             self.dropped_from = Some(end);
         }
+    }
+
+    /// Forgets a row that is not held by its end any more.
+    fn release(&mut self, row: &ChangedRow) {
+        let held_twice = self.ends.remove(row).is_some();
+        self.bytes -= bytes_of(row) * (1 + usize::from(held_twice));
     }
 
     /// Returns whether the watermark has passed the window of a row, held or dropped.
@@ -60,7 +93,7 @@ impl WaitingRows {
         while let Some(entry) = self.by_end.first_entry().filter(|entry| *entry.key() <= watermark) {
             due.extend(entry.remove());
         }
-        self.bytes -= due.iter().map(bytes_of).sum::<usize>();
+        due.iter().for_each(|row| self.release(row));
         due
     }
 
@@ -85,6 +118,38 @@ mod tests {
 
     fn row(end: i64, key: u8) -> ChangedRow {
         (WindowId(end - 10), [key].into())
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_is_due_when_its_present_end_is_passed_and_held_once(
+            steps in prop::collection::vec((0..4u8, 0..20i64, prop::option::of(0..20i64)), 0..80),
+            rows_max in 1..6usize,
+        ) {
+            let mut waiting = WaitingRows::new(rows_max * 2 * (ROW_BYTES + 1));
+            let (mut plain, mut watermark): (BTreeMap<u8, i64>, i64) = (BTreeMap::new(), -1);
+            for (key, end, moves_to) in steps {
+                if end > watermark {
+                    plain.insert(key, end);
+                    waiting.add_session(Micros(end), row(10, key));
+                    prop_assert!(waiting.bytes <= waiting.bytes_max);
+                }
+                watermark = watermark.max(moves_to.unwrap_or(-1));
+                let has_due = waiting.has_due(Micros(watermark));
+                let is_lost = waiting.take_lost(Micros(watermark));
+                let taken: BTreeSet<u8> =
+                    waiting.take_due(Micros(watermark)).iter().map(|(_, key)| key[0]).collect();
+                prop_assert_eq!(has_due, is_lost || !taken.is_empty());
+                let due: BTreeSet<u8> = plain.iter().filter(|(_, end)| **end <= watermark).map(|(key, _)| *key).collect();
+                prop_assert!(is_lost || due.is_subset(&taken), "{:?} of {:?}", taken, due);
+                plain.retain(|key, _| !due.contains(key));
+                // Those that are open are added again, as after an evaluation.
+                let again = plain.iter().filter(|(key, _)| is_lost || taken.contains(key));
+                again.for_each(|(key, end)| waiting.add_session(Micros(*end), row(10, *key)));
+                let held: usize = waiting.by_end.values().map(HashSet::len).sum();
+                prop_assert_eq!((held, waiting.bytes), (waiting.ends.len(), 2 * held * (ROW_BYTES + 1)));
+            }
+        }
     }
 
     proptest! {

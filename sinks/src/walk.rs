@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use shared::changed_rows::ChangedRow;
 use shared::date_partition::DatePartition;
-use shared::time::Micros;
+use shared::time::{Day, Micros};
 use shared::version::BatchVersion;
 use shared::window::Window;
 
@@ -153,8 +153,14 @@ pub fn changed_dates(version: &BatchVersion, before: Option<&BatchVersion>) -> V
 
 /// Returns the dates of files that may have windows which end after `watermark`.
 pub fn open_dates(version: &BatchVersion, window: Window, watermark: Option<Micros>) -> Vec<DatePartition> {
+    let longest = version.longest_session_us;
     let is_open = |date: &DatePartition| match (date.day(), watermark) {
-        (Some(day), Some(watermark)) => window.event_days_of(day).is_none_or(|days| *days.end() >= watermark.day().0),
+        (Some(day), Some(watermark)) => match window {
+            Window::Session { .. } if longest > 0 => {
+                Day(day.0.saturating_add(1)).start().0.saturating_add(longest) > watermark.0
+            }
+            _ => window.event_days_of(day).is_none_or(|days| *days.end() >= watermark.day().0),
+        },
         _ => true,
     };
     version.files.iter().map(|file| file.date).filter(is_open).collect()
@@ -162,7 +168,6 @@ pub fn open_dates(version: &BatchVersion, window: Window, watermark: Option<Micr
 
 #[cfg(test)]
 mod tests {
-    use shared::time::Day;
     use shared::version::{Origin, VersionFile};
     use shared::window::{Grid, WindowId};
 
@@ -262,6 +267,11 @@ mod tests {
         assert_eq!(open(hours, Some(2 * 24 * HOUR + 1)), [2, 3]);
         assert_eq!(open(hours, Some(2 * 24 * HOUR)), [2, 3]);
         assert_eq!(open(days, Some(3 * 24 * HOUR + 1)), [1, 2, 3]);
+        let mut sessions = BatchVersion::clone(&version(&[0, 1, 2, 3]));
+        sessions.longest_session_us = 30 * HOUR;
+        let open = open_dates(&sessions, Window::Session { gap: HOUR }, Some(Micros(3 * 24 * HOUR)));
+        // A session that starts just before the end of day 1 ends just before hour 78.
+        assert_eq!(open.into_iter().filter_map(DatePartition::day).map(|day| day.0).collect::<Vec<_>>(), [1, 2, 3]);
         let changed = changed_dates(&version(&[1, 2]), Some(&version(&[2, 3])));
         assert_eq!(changed.into_iter().filter_map(DatePartition::day).map(|day| day.0).collect::<Vec<_>>(), [1, 3]);
     }

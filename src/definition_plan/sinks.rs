@@ -117,11 +117,12 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     }
 }
 
-fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 11] {
+fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 12] {
     let name = |name: &Option<Name>| name.as_ref().map_or_else(String::new, Name::to_string);
     [
         ("view", name(&declared.view)),
         ("stream", name(&declared.stream)),
+        ("join", declared.joins.join(" ")),
         ("where", declared.filter.clone().unwrap_or_else(|| "all events".to_owned())),
         ("select", declared.columns.join(", ")),
         ("connection", declared.connection.to_string()),

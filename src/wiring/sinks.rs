@@ -13,6 +13,7 @@ use shared::changed_rows::ChangedRows;
 use shared::control::{NoSinks, Sinks};
 use shared::handoff::LogReplay;
 use shared::ids::{SinkName, ViewName};
+use shared::lookup::table::Lookups;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
 use shared::sink::{SinkFormat, SinkTarget};
@@ -46,6 +47,7 @@ pub struct ReadLayers<'a> {
     pub views: &'a Arc<Views>,
     pub speed: &'a Arc<Speed>,
     pub batch: &'a Arc<Batch>,
+    pub lookups: &'a Lookups,
 }
 
 /// The running sinks.
@@ -125,11 +127,12 @@ impl DeclaredSinks {
             let context = EventSinkContext {
                 log: Arc::clone(log) as Arc<dyn LogReplay>,
                 pages: Arc::new(StreamPages::new(Arc::clone(log), base.lake.clone())),
+                lookups: layers.lookups.clone(),
                 outlet: Self::outlet((&sink.name, &sink.target), source, base, receivers)?,
             };
             streams_with_context.push((declared, context));
         }
-        let (sinks, tasks) = SinkSet::start(views_with_context, streams_with_context);
+        let (sinks, tasks) = SinkSet::start(views_with_context, streams_with_context)?;
         let tasks = tasks.into_iter().map(|task| base.vitals.spawn_task("sink", task.run(stopped.clone())));
         Ok(RunningSinks { sinks: Arc::new(sinks), stop, tasks: tasks.collect() })
     }

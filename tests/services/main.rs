@@ -30,6 +30,7 @@ mod sink_debezium;
 mod sink_finals;
 mod sink_kills;
 mod sink_page;
+mod sink_sessions;
 mod sinks;
 mod spark;
 mod table_avro;

@@ -28,8 +28,15 @@ use crate::store::Store;
 
 const STREAM: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT) WITH (event_time = 'at',
     watermark_delay = '5 seconds', allowed_lateness = '10 seconds', max_ahead = '1 minute', partitions = 2);";
-const VIEW: &str = "CREATE VIEW totals AS SELECT window_start, COUNT(*) AS events, SUM(value) AS total FROM events
+const VIEW: &str =
+    "CREATE VIEW totals AS SELECT window_start, window_end, COUNT(*) AS events, SUM(value) AS total FROM events
     GROUP BY TUMBLE(at, INTERVAL '10' SECOND);";
+/// Events are some seconds apart: sessions grow, begin earlier and become one. None is late: which ones are would depend on
+/// how much of the log before the seam is left after a restart.
+const STREAM_OF_SESSIONS: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT) WITH (
+    event_time = 'at', watermark_delay = '5 seconds', allowed_lateness = '1 hour', max_ahead = '1 minute', partitions = 2);";
+const VIEW_OF_SESSIONS: &str = "CREATE VIEW totals AS SELECT window_start, window_end, COUNT(*) AS events,
+    SUM(value) AS total FROM events GROUP BY SESSION(at, INTERVAL '2' SECOND);";
 const SINKS: &str = "CREATE SINK changes FROM totals WITH (connection = 'c', topic = 't');
     CREATE SINK finals FROM totals WITH (connection = 'c', topic = 'u', emit = 'final');";
 
@@ -127,8 +134,17 @@ impl LakeMachine {
 
     /// A machine that also writes the view to topics.
     pub fn with_sinks(seed: u64) -> LakeMachine {
-        let (stream, view) = stream_and_view(STREAM, VIEW);
-        let topics = declared_sinks(STREAM, &format!("{VIEW}{SINKS}"));
+        LakeMachine::with_sinks_of(seed, STREAM, VIEW)
+    }
+
+    /// The same with a view of sessions.
+    pub fn with_sinks_of_sessions(seed: u64) -> LakeMachine {
+        LakeMachine::with_sinks_of(seed, STREAM_OF_SESSIONS, VIEW_OF_SESSIONS)
+    }
+
+    fn with_sinks_of(seed: u64, events: &str, of: &str) -> LakeMachine {
+        let (stream, view) = stream_and_view(events, of);
+        let topics = declared_sinks(events, &format!("{of}{SINKS}"));
         let topics = topics.iter().map(|sink| SinkTopic::new(seed, sink, &view)).collect();
         LakeMachine { topics, ..LakeMachine::over(seed, stream, Some(view)) }
     }

@@ -89,9 +89,20 @@ fn an_archive_has_every_acknowledged_event_once() {
 #[test]
 fn topics_of_sinks_are_the_view_and_each_change_is_written_once() {
     simulate(crashes(10), LakeMachine::with_sinks);
+    assert_writes(LakeMachine::with_sinks);
+}
+
+#[test]
+fn topics_of_sinks_have_the_sessions_of_the_view_and_each_change_is_written_once() {
+    simulate(crashes(10), LakeMachine::with_sinks_of_sessions);
+    assert_writes(LakeMachine::with_sinks_of_sessions);
+}
+
+/// Sinks write rows, and some of them again.
+fn assert_writes(machine: impl Fn(u64) -> LakeMachine) {
     let (mut records, mut corrections) = (0, 0);
     for seed in first_seed()..first_seed() + 3 {
-        let mut machine = LakeMachine::with_sinks(seed);
+        let mut machine = machine(seed);
         machine.run(CRASHES);
         let written = machine.written();
         (records, corrections) = (records + written.0, corrections + written.1);

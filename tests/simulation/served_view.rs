@@ -37,15 +37,26 @@ use shared::time::{Micros, micros_of};
 use shared::time_range::TimeRange;
 use shared::view::{Precision, View, ViewLayers};
 use shared::vital::Vitals;
+use shared::window::Window;
 use sinks::view_changes::SinkLayers;
 use speed::service::{FoldedStream, FoldedView, Speed};
+use world::oracle::sessions::{Live, sessions};
 
 use crate::archivers::Archivers;
 use crate::logs::Logs;
 use crate::model::{HORIZON, PartitionModel};
 
-/// Events and their total, by the start of their window.
-type Totals = BTreeMap<i64, (i64, i64)>;
+/// A row of the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The end of its window, in microseconds.
+    pub end: i64,
+    pub events: i64,
+    pub total: i64,
+}
+
+/// Rows by the start of their window, in microseconds.
+pub type Rows = BTreeMap<i64, Row>;
 
 /// A view with everything that serves it, in one process.
 pub struct ServedView {
@@ -183,7 +194,7 @@ impl ServedView {
         };
         let batch = batch.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let parts: Vec<_> = batch.chain(pin.generations.iter().map(|g| (&g.part, Layers::SPEED))).collect();
-        assert_eq!(self.totals(&parts), self.expected(models), "seam {:?}", published.seam);
+        assert_eq!(self.rows(&parts), self.expected(models), "seam {:?}", published.seam);
     }
 
     /// What sinks read.
@@ -205,35 +216,57 @@ impl ServedView {
         published.version.as_ref().map(|version| version.version)
     }
 
-    fn totals(&self, parts: &[(&Part, Layers)]) -> Totals {
+    fn rows(&self, parts: &[(&Part, Layers)]) -> Rows {
         let spec = MergeSpec::whole(&self.view, &[], Precision::Sketch);
         let merged = merge(&spec, parts).expect("merges");
         let measures = finish_measures(&self.view, &merged.states).expect("finishes");
         let column = |measure: usize| cast(&measures[measure].column, &DataType::Int64).expect("whole numbers");
         let (events, totals) = (column(0), column(1));
         let value = |column: &arrow::array::ArrayRef, row: usize| column.as_primitive::<Int64Type>().value(row);
-        (0..merged.len()).map(|row| (merged.windows[row].0, (value(&events, row), value(&totals, row)))).collect()
+        let row = |row: usize| {
+            let start = merged.windows[row].0;
+            let end = match self.view.window {
+                Window::Session { gap } => merged.lasts[row] + gap,
+                _ => start + WINDOW,
+            };
+            (start, Row { end, events: value(&events, row), total: value(&totals, row) })
+        };
+        (0..merged.len()).map(row).collect()
     }
 
     /// The events that are not late, and of a view with batch runs all before the seam.
-    pub fn expected(&self, models: &[PartitionModel]) -> Totals {
+    pub fn expected(&self, models: &[PartitionModel]) -> Rows {
         let published = self.views.get(self.view.name.as_str()).expect("the view");
         let lateness = micros_of(self.stream.allowed_lateness);
-        let mut totals = Totals::new();
+        let mut counted: Vec<(i64, i64)> = Vec::new();
         for model in models {
+            let mut live = Live::default();
             for (known, offset) in model.accepted.iter().zip(0..) {
-                let (at, watermark) = (Micros(known.event.at), Micros(known.watermark));
-                let is_late = self.view.window.is_late(at, watermark, lateness);
+                let (at, watermark) = (known.event.at, known.watermark);
+                let is_late = match self.view.window {
+                    Window::Session { gap } => {
+                        live.judge(at, (watermark != i64::MIN).then_some(watermark), gap, lateness)
+                    }
+                    window => window.is_late(Micros(at), Micros(watermark), lateness),
+                };
                 let offset_of_seam = published.seam.offset(model.partition).0;
                 let is_recomputed = self.view.layers == ViewLayers::Both && offset < offset_of_seam;
                 if is_recomputed || !is_late {
-                    let (events, total) = totals.entry(at.0.div_euclid(WINDOW) * WINDOW).or_default();
-                    *events += 1;
-                    *total += known.event.value();
+                    counted.push((at, known.event.value()));
                 }
             }
         }
-        totals
+        let windows: BTreeMap<i64, i64> = match self.view.window {
+            Window::Session { gap } => sessions(counted.iter().map(|(at, _)| *at).collect(), gap).into_iter().collect(),
+            _ => counted.iter().map(|(at, _)| at.div_euclid(WINDOW) * WINDOW).map(|at| (at, at + WINDOW)).collect(),
+        };
+        let mut rows: Rows =
+            windows.into_iter().map(|(start, end)| (start, Row { end, events: 0, total: 0 })).collect();
+        for (at, value) in counted {
+            let (_, row) = rows.range_mut(..=at).next_back().expect("every event is in a window");
+            *row = Row { events: row.events + 1, total: row.total + value, ..*row };
+        }
+        rows
     }
 }
 

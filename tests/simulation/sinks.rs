@@ -13,6 +13,7 @@ use shared::limits::SINK_QUEUE_BYTES_MAX;
 use shared::sink::{Emit, Sink};
 use shared::time::Micros;
 use shared::view::View;
+use shared::window::Window;
 use sinks::book::{EpochMarker, SinkBook};
 use sinks::differences::EpochBatch;
 use sinks::sizes::EpochSizes;
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::dice::Dice;
 use crate::model::PartitionModel;
-use crate::served_view::{ServedView, WINDOW};
+use crate::served_view::{Row, Rows, ServedView};
 
 /// The process in markers.
 const WRITER: &str = "process";
@@ -160,7 +161,7 @@ impl SinkTopic {
         assert_eq!(kind.as_deref(), Some(expected), "{key:?}");
         self.records += 1;
         self.corrections += u64::from(expected == b"correction");
-        let end = start_of(&key) + WINDOW;
+        let end = row_of(&value).end;
         let passed = models.iter().map(PartitionModel::watermark).max().unwrap_or(i64::MIN);
         assert!(self.sink.emit == Emit::Changes || end <= passed, "{key:?} is open at {passed}");
     }
@@ -210,12 +211,17 @@ impl SinkTopic {
         let (epoch, cut) = running.book.committed();
         assert!(is_over, "the sink does not finish: epoch {epoch}, {cut:?}");
         let expected = served.expected(models);
-        let found = self.table.iter().map(|(key, value)| (start_of(key), totals_of(value)));
-        let found: BTreeMap<i64, (i64, i64)> = found.collect();
+        let found: Rows = self.table.iter().map(|(key, value)| (start_of(key), row_of(value))).collect();
         let closed = cut.watermark.map_or(i64::MIN, |watermark| watermark.0);
-        let is_due = |start: &i64| !is_final || start + WINDOW <= closed || found.contains_key(start);
-        let expected: BTreeMap<i64, (i64, i64)> = expected.into_iter().filter(|(start, _)| is_due(start)).collect();
-        assert_eq!(found, expected, "the topic is the view, closed to {closed}");
+        // A session that the topic had may be open again: its rows stay until it is closed.
+        let is_open_again = |at: i64| {
+            let around = expected.range(..=at).next_back().filter(|(_, row)| at < row.end && row.end > closed);
+            is_final && matches!(self.view.window, Window::Session { .. }) && around.is_some()
+        };
+        let settled: Rows = found.iter().filter(|(at, _)| !is_open_again(**at)).map(|(at, row)| (*at, *row)).collect();
+        let is_due = |(at, row): &(&i64, &Row)| !is_final || row.end <= closed || settled.contains_key(at);
+        let expected: Rows = expected.iter().filter(is_due).map(|(at, row)| (*at, *row)).collect();
+        assert_eq!(settled, expected, "the topic is the view, closed to {closed}");
         let rows = running.book.sent(|sent| sent.len());
         assert_eq!(rows, self.table.len(), "the book knows the topic");
     }
@@ -232,8 +238,9 @@ fn start_of(key: &[u8]) -> i64 {
     start.0
 }
 
-fn totals_of(value: &[u8]) -> (i64, i64) {
+fn row_of(value: &[u8]) -> Row {
     let value: Value = serde_json::from_slice(value).expect("JSON");
     let number = |name: &str| value[name].as_i64().expect("a number");
-    (number("events"), number("total"))
+    let end: Micros = serde_json::from_value(value["window_end"].clone()).expect("a time");
+    Row { end: end.0, events: number("events"), total: number("total") }
 }

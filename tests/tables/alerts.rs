@@ -6,6 +6,8 @@ use world::World;
 const DEFINITIONS: &str = "
     CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount BIGINT, at TIMESTAMP) WITH (event_time = 'at');
     CREATE VIEW statuses AS SELECT status, COUNT(*) AS n, MAX(amount) AS highest FROM orders GROUP BY status;
+    CREATE VIEW bursts AS SELECT status, COUNT(*) AS n FROM orders GROUP BY SESSION(at, INTERVAL '10' MINUTE), status;
+    CREATE ALERT busy ON bursts WHEN n >= 3;
     CREATE ALERT many ON statuses WHEN n >= 3;
     CREATE ALERT dear ON statuses WHEN highest > 100;";
 
@@ -53,4 +55,42 @@ fn alerts_over_a_table_are_of_its_rows() {
     world.start();
     assert_eq!(world.run("statuses", true)["state"], json!("published"));
     world.wait_for("the judgement", |world| alerts(world, "dear") == [state("paid", "confirmed")]);
+}
+
+#[test]
+fn alerts_over_sessions_of_a_table_follow_what_splits_and_joins_them() {
+    let world = World::new(DEFINITIONS);
+    let put = |id: i64, minute: i64| {
+        let row = json!({"id": id, "status": "open", "amount": 1, "at": format!("2026-01-05T10:{minute:02}:00Z")});
+        assert_eq!(world.post("/v1/events/orders", row.to_string()).status, 200);
+    };
+    let found = |world: &World| {
+        let answer = world.get("/v1/alerts?alert=busy").json();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let listed = answer["alerts"].as_array().expect("alerts").iter();
+        let mut listed: Vec<_> = listed
+            .map(|record| (text(&record["key"]["window_start"])[14..16].to_owned(), text(&record["state"])))
+            .collect();
+        listed.sort();
+        listed
+    };
+    let state = |minute: &str, state: &str| (minute.to_owned(), state.to_owned());
+    put(1, 0);
+    put(2, 8);
+    put(3, 24);
+    assert_eq!(world.run("bursts", false)["state"], json!("published"));
+    assert_eq!(found(&world), []);
+    // A live row joins two sessions of the version.
+    put(4, 16);
+    world.wait_for("the alert", |world| found(world) == [state("00", "raised")]);
+    // One that leaves splits them again.
+    put(4, 59);
+    assert_eq!(world.run("bursts", false)["state"], json!("published"));
+    world.wait_for("the judgement", |world| found(world) == [state("00", "withdrawn")]);
+    // Now of rows at 8, 15, 20 and 24.
+    put(1, 20);
+    put(4, 15);
+    world.wait_for("the alert", |world| found(world) == [state("00", "withdrawn"), state("08", "raised")]);
+    assert_eq!(world.run("bursts", true)["state"], json!("published"));
+    world.wait_for("the judgement", |world| found(world) == [state("00", "withdrawn"), state("08", "confirmed")]);
 }

@@ -12,6 +12,8 @@ use world::oracle_check::micros;
 pub const BEGIN: i64 = 1_000_000_000_000_000;
 const HOUR: i64 = 3_600_000_000;
 const QUARTER: i64 = HOUR / 4;
+/// Between sessions. Rows that are just as far apart are often in the histories.
+pub const GAP: i64 = HOUR / 2;
 /// What Debezium writes for a value that it does not know.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
@@ -92,6 +94,15 @@ pub fn definitions(format: &str, keys: Keys) -> String {
                    LAST_VALUE(quantity) AS last_quantity
             FROM orders WHERE quantity > -5
             GROUP BY HOP(created_at, INTERVAL '15' MINUTE, INTERVAL '1' HOUR), note;
+        CREATE VIEW visits AS
+            SELECT note, COUNT(*) AS n, SUM(quantity) AS quantity, AVG(price) AS mean, COUNT(*) FILTER (WHERE quantity > 0) AS some,
+                   MIN(amount) AS least, MAX(price) AS dearest, COUNT(DISTINCT status) AS statuses, TOP_K(quantity, 2) AS frequent,
+                   VAR_SAMP(quantity) AS spread, MEDIAN(price) AS median, FIRST_VALUE(amount) AS first_amount,
+                   LAST_VALUE(status) AS last_status
+            FROM orders WHERE quantity > -5 GROUP BY SESSION(created_at, INTERVAL '30' MINUTE), note;
+        CREATE VIEW sittings WITH (layers = 'speed') AS
+            SELECT COUNT(*) AS n, SUM(quantity) AS quantity, MAX(created_at) AS newest
+            FROM orders GROUP BY SESSION(created_at, INTERVAL '30' MINUTE) HAVING COUNT(*) > 1;
         CREATE VIEW totals WITH (layers = 'speed') AS
             SELECT COUNT(*) AS n, SUM(amount) AS total, SUM(quantity) / COUNT(*) AS share, MAX(quantity) AS highest,
                    FIRST_VALUE(quantity) AS first_quantity
@@ -100,7 +111,11 @@ pub fn definitions(format: &str, keys: Keys) -> String {
 }
 
 /// The views that batch runs compute.
-pub const BATCH_VIEWS: [&str; 3] = ["statuses", "hours", "hops"];
+pub const BATCH_VIEWS: [&str; 4] = ["statuses", "hours", "hops", "visits"];
+/// Those of the speed layer alone.
+pub const SPEED_VIEWS: [&str; 2] = ["totals", "sittings"];
+/// Those whose windows are sessions.
+pub const SESSION_VIEWS: [&str; 2] = ["visits", "sittings"];
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,6 +159,9 @@ pub enum Change {
         row: Row,
     },
 }
+
+/// Rows of a view: a label of window and group, and the measures.
+pub type ViewRows = BTreeMap<String, Map<String, Value>>;
 
 /// The rows after some changes.
 #[derive(Debug, Clone, Default)]
@@ -244,7 +262,7 @@ impl Rows {
     }
 
     /// The rows of a view: a label of window and group, and the measures.
-    pub fn view(&self, view: &str) -> BTreeMap<String, Map<String, Value>> {
+    pub fn view(&self, view: &str) -> ViewRows {
         let mut groups: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
         for row in self.0.values() {
             match view {
@@ -256,14 +274,34 @@ impl Rows {
                         groups.entry(format!("{} {}", time(start), json!(row.note))).or_default().push(row);
                     }
                 }
+                "visits" if row.quantity > Some(-5) => groups.entry(json!(row.note).to_string()).or_default().push(row),
+                "visits" => {}
                 _ => groups.entry(String::new()).or_default().push(row),
             }
         }
-        groups.retain(|_, rows| view != "totals" || rows.len() > 1);
+        if SESSION_VIEWS.contains(&view) {
+            groups = sessions(&groups);
+        }
+        groups.retain(|_, rows| !SPEED_VIEWS.contains(&view) || rows.len() > 1);
         groups.into_iter().map(|(label, rows)| (label, measures(view, &rows))).collect()
     }
 }
 
+/// The sessions of each group, labelled by their start and end as well.
+fn sessions<'a>(groups: &BTreeMap<String, Vec<&'a Row>>) -> BTreeMap<String, Vec<&'a Row>> {
+    let mut all = BTreeMap::new();
+    for (group, rows) in groups {
+        let mut rows = rows.clone();
+        rows.sort_by_key(|row| row.at);
+        for session in rows.chunk_by(|before, after| after.at - before.at < GAP) {
+            let (start, end) = (session[0].at, session[session.len() - 1].at + GAP);
+            all.insert(format!("{} {} {group}", time(start), time(end)).trim_end().to_owned(), session.to_vec());
+        }
+    }
+    all
+}
+
+/// An instant in labels.
 fn time(micros: i64) -> String {
     let seconds = micros.div_euclid(1_000_000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -296,6 +334,7 @@ fn measures(view: &str, rows: &[&Row]) -> Map<String, Value> {
     let mean = |sum: f64, count: usize| some(count > 0, sum / count as f64);
     let notes: BTreeSet<&str> = rows.iter().filter_map(|row| row.note).collect();
     let dear = rows.iter().filter(|row| row.quantity > Some(0)).filter_map(|row| row.price);
+    let statuses: BTreeSet<&str> = rows.iter().filter_map(|row| row.status).collect();
     let numbers: Vec<f64> = quantities.iter().map(|quantity| *quantity as f64).collect();
     let all = match view {
         "statuses" => json!({
@@ -322,6 +361,19 @@ fn measures(view: &str, rows: &[&Row]) -> Map<String, Value> {
             "range": quantities.iter().max().zip(quantities.iter().min()).map(|(most, least)| most - least),
             "states": top(&rows.iter().filter_map(|row| row.status).collect::<Vec<_>>(), 3),
             "last_quantity": edge(rows, false, |row| row.quantity, i64::cmp),
+        }),
+        "visits" => json!({
+            "n": rows.len(), "quantity": some(!quantities.is_empty(), quantity as f64),
+            "mean": mean(price, prices.len()), "some": quantities.iter().filter(|q| **q > 0).count(),
+            "least": cents.iter().min().map(|cents| *cents as f64 / 100.0),
+            "dearest": prices.iter().copied().max_by(f64::total_cmp), "statuses": statuses.len(),
+            "frequent": top(&quantities, 2), "spread": spread(&numbers, numbers.len().saturating_sub(1)),
+            "median": median(&prices), "first_amount": edge(rows, true, |row| row.cents, i64::cmp).map(|cents| cents as f64 / 100.0),
+            "last_status": edge(rows, false, |row| row.status, |a, b| a.cmp(b)),
+        }),
+        "sittings" => json!({
+            "n": rows.len(), "quantity": some(!quantities.is_empty(), quantity as f64),
+            "newest": rows.iter().map(|row| row.at).max(),
         }),
         _ => json!({
             "n": rows.len(), "total": some(!cents.is_empty(), total),
@@ -365,7 +417,7 @@ fn spread(values: &[f64], by: usize) -> Option<f64> {
 }
 
 /// What the server returns for a view, labelled as the oracle does.
-pub fn served(world: &World, view: &str, query: &str) -> BTreeMap<String, Map<String, Value>> {
+pub fn served(world: &World, view: &str, query: &str) -> ViewRows {
     let answer = world.get(&format!("/v1/views/{view}/rows?limit=10000{query}"));
     assert_eq!(answer.status, 200, "{}", answer.text);
     let answer = answer.json();
@@ -373,9 +425,10 @@ pub fn served(world: &World, view: &str, query: &str) -> BTreeMap<String, Map<St
     let rows = answer["rows"].as_array().expect("rows");
     rows.iter()
         .map(|row| {
-            let start = row["window_start"].as_str().map(|start| time(micros(start)));
+            let bound = |name: &str| row[name].as_str().map(|bound| time(micros(bound)));
+            let end = if SESSION_VIEWS.contains(&view) { bound("window_end") } else { None };
             let group = row.get("status").or(row.get("note")).map(Value::to_string);
-            let label: Vec<String> = start.into_iter().chain(group).collect();
+            let label: Vec<String> = bound("window_start").into_iter().chain(end).chain(group).collect();
             (label.join(" "), row.as_object().expect("a row").clone())
         })
         .collect()
@@ -389,14 +442,18 @@ fn number(value: &Value) -> Option<f64> {
 
 /// Panics unless the server returns what the rows say.
 pub fn check(world: &World, rows: &Rows, view: &str, query: &str, context: &str) {
-    let (expected, found) = (rows.view(view), served(world, view, query));
-    let labels = |groups: &BTreeMap<String, Map<String, Value>>| groups.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(labels(&found), labels(&expected), "{context}: groups of {view}{query}");
-    for (label, measures) in &expected {
+    check_rows(&rows.view(view), &served(world, view, query), &format!("{context}: {view}{query}"));
+}
+
+/// Panics unless the rows are the expected ones.
+pub fn check_rows(expected: &ViewRows, found: &ViewRows, context: &str) {
+    let labels = |groups: &ViewRows| groups.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(labels(found), labels(expected), "{context}: groups");
+    for (label, measures) in expected {
         for (name, value) in measures {
             let given = &found[label][name];
             if value.is_array() || name.ends_with("_note") || name.ends_with("_status") {
-                assert_eq!(given, value, "{context}: {view}{query} {label} {name}");
+                assert_eq!(given, value, "{context} {label} {name}");
                 continue;
             }
             let (wanted, given) = (number(value), number(given));
@@ -404,7 +461,7 @@ pub fn check(world: &World, rows: &Rows, view: &str, query: &str, context: &str)
                 (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(1.0),
                 (a, b) => a == b,
             };
-            assert!(is_close, "{context}: {view}{query} {label} {name}: {given:?}, not {wanted:?}");
+            assert!(is_close, "{context} {label} {name}: {given:?}, not {wanted:?}");
         }
     }
 }

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use world::World;
 
-use crate::changes::{BATCH_VIEWS, Change, Keys, Rows, change, check, definitions};
+use crate::changes::{BATCH_VIEWS, Change, Keys, Rows, SPEED_VIEWS, change, check, definitions};
+use crate::sessions::check_ranges;
 
 /// A short log: it is trimmed as soon as runs and archive allow it, so a start needs the archive.
 const SHORT_LOG: &str = "dedup_horizon_events = 50\nlog_segment_bytes = 4096\narchive_wait_ms = 20\n";
@@ -19,7 +20,9 @@ enum Step {
         view: usize,
         full: bool,
     },
-    Checkpoint,
+    Checkpoint {
+        view: usize,
+    },
     Kill,
     Stop,
 }
@@ -28,8 +31,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => prop::collection::vec(change(), 1..40).prop_map(Step::Post),
         1 => Just(Step::Repeat),
-        4 => (0usize..3, any::<bool>()).prop_map(|(view, full)| Step::Run { view, full }),
-        1 => Just(Step::Checkpoint),
+        4 => (0usize..4, any::<bool>()).prop_map(|(view, full)| Step::Run { view, full }),
+        2 => (0usize..2).prop_map(|view| Step::Checkpoint { view }),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
     ];
@@ -64,9 +67,10 @@ fn answer_renames(changes: &[Change]) -> u64 {
 }
 
 fn check_all(world: &World, rows: &Rows, keys: Keys, context: &str) {
-    for view in BATCH_VIEWS.into_iter().chain(["totals"]) {
+    for view in BATCH_VIEWS.into_iter().chain(SPEED_VIEWS) {
         check(world, rows, view, "", context);
     }
+    check_ranges(world, rows, context);
     let listed = world.get("/v1/tables/orders/rows?limit=10000").json();
     let ids: Vec<i64> = listed["rows"].as_array().expect("rows").iter().filter_map(|row| keys.id(row)).collect();
     let mut expected: Vec<i64> = rows.0.keys().copied().collect();
@@ -106,8 +110,8 @@ fn follow(steps: &[Step], is_debezium: bool, keys: Keys) {
                     assert_eq!((&causes["unexplained"], &late), (&json!(0), &json!(0)), "{context}: {causes}");
                 }
             }
-            Step::Checkpoint => {
-                let run = world.post("/v1/views/totals/checkpoints", "{}").json();
+            Step::Checkpoint { view } => {
+                let run = world.post(&format!("/v1/views/{}/checkpoints", SPEED_VIEWS[*view]), "{}").json();
                 world.finished(run["id"].as_str().expect("an id"));
             }
             Step::Kill => {

@@ -8,3 +8,4 @@ mod past;
 mod reading;
 mod recipes;
 mod semantics;
+mod sessions;

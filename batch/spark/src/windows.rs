@@ -51,6 +51,8 @@ pub fn stages(window: Window, keys: &[String]) -> Vec<(&'static str, String)> {
             ]
         }
         Window::Session { gap } => sessions(gap, keys),
+        // One row per event time, as the table of the view has them.
+        Window::TableSession { gap } => of_events(bounds("__t", gap)),
     }
 }
 

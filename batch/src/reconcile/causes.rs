@@ -190,7 +190,9 @@ impl CauseLookup {
         let window = self.query.view.window;
         match (window, row.last) {
             (Window::All, _) => (i64::MIN, i64::MAX),
-            (Window::Session { gap }, Some(last)) => (row.window.0.saturating_sub(gap), last.saturating_add(gap)),
+            (Window::Session { gap } | Window::TableSession { gap }, Some(last)) => {
+                (row.window.0.saturating_sub(gap), last.saturating_add(gap))
+            }
             _ => {
                 let (start, end) = window.bounds(row.window);
                 (start.0, end.map_or(i64::MAX, |end| end.0))

@@ -40,7 +40,7 @@ pub struct RowId<'a> {
 impl ExcludedEvents {
     /// Returns an empty set for the groups in `bucket` of a view with such windows.
     pub fn new(window: Window, bucket: Bucket) -> ExcludedEvents {
-        let gap = if let Window::Session { gap } = window { gap } else { 0 };
+        let gap = window.gap().unwrap_or(0);
         ExcludedEvents { windows: HashMap::new(), times: HashMap::new(), gap, bucket }
     }
 
@@ -129,7 +129,7 @@ impl ExcludedEvents {
             return;
         }
         let key: Box<[u8]> = Box::from(key);
-        if matches!(window, Window::Session { .. }) {
+        if window.gap().is_some() {
             return self.times.entry(key).or_default().push(time);
         }
         let pane = window.pane_of(Micros(time));

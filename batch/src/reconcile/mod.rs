@@ -114,7 +114,7 @@ pub async fn reconcile(
     let explained = parts(causes.rows(), limits.budget.explained_rows()).next_power_of_two();
     let rows_of_all = rows_at_once.saturating_mul(explained);
     // Sessions may be stitched from rows of any dates.
-    let rows_of_span = if matches!(pairing.exact.window, Window::Session { .. }) { u64::MAX } else { rows_of_all };
+    let rows_of_span = if pairing.exact.window.gap().is_some() { u64::MAX } else { rows_of_all };
     let spans = spans(&served.files, exact, served.shown_from, rows_of_span);
     let is_too_large = !by_bucket && spans.iter().any(|span| span.rows > limits.budget.compared_rows());
     let too_large = "a date has more rows than batch.memory_limit allows to compare while they are grouped differently";
@@ -205,7 +205,8 @@ impl SpanRows {
     ) -> Result<Merged, RunFailure> {
         let (from, to) = (self.from.unwrap_or(Micros::MIN), self.to.unwrap_or(Micros(i64::MAX)));
         let windows = view.window.ids_starting_in(from, to);
-        let (grain, precision) = (Grain::Window, Precision::Sketch);
+        let of_table = matches!(view.window, Window::TableSession { .. });
+        let (grain, precision) = (if of_table { Grain::Sessions } else { Grain::Window }, Precision::Sketch);
         let spec = MergeSpec { view, windows, grain, precision, dimensions, horizon, permitted: None, filter: None };
         Ok(merge_within(&spec, parts, self.bucket)?)
     }

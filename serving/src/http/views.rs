@@ -428,7 +428,7 @@ fn window(window: Window) -> Option<WindowShape> {
         Window::Slide { size, pane } => {
             WindowShape { size_ms: ms(size), step_ms: if pane == 1 { None } else { ms(pane) }, ..shape }
         }
-        Window::Session { gap } => WindowShape { gap_ms: ms(gap), ..shape },
+        Window::Session { gap } | Window::TableSession { gap } => WindowShape { gap_ms: ms(gap), ..shape },
         Window::Tumble(Grid::Calendar(_)) | Window::Hop { .. } => shape,
     })
 }

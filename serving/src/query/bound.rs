@@ -97,7 +97,7 @@ impl BoundQuery {
     /// Returns start and end of each window: `ids` as merging gave them, `lasts` the last events of sessions.
     pub fn window_bounds(&self, view: &View, ids: &[WindowId], lasts: &[i64]) -> Vec<WindowBounds> {
         match self.request.grain {
-            Grain::Window => {
+            Grain::Window | Grain::Sessions => {
                 let bounds = window_bounds(view, ids, lasts).into_iter();
                 let start_of = |start: Micros| (view.window != Window::All).then_some(start.0);
                 bounds.map(|(start, end)| (start_of(start), end.map(|end| end.0))).collect()

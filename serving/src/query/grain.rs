@@ -72,7 +72,7 @@ pub fn parse(view: &View, text: &str) -> Result<Grain, QueryError> {
 /// The reason why windows of this kind have no coarser ones, and the alternative.
 fn refusal(window: Window) -> String {
     let (why, hint) = match window {
-        Window::Session { .. } => (
+        Window::Session { .. } | Window::TableSession { .. } => (
             "sessions start and end with their events, not with a clock",
             "group_by merges sessions over fewer dimensions",
         ),
@@ -152,7 +152,7 @@ fn coarser_calendar(own: Calendar, length: Length) -> Result<Calendar, String> {
 pub fn next_boundary(window: Window, grain: Grain, bound: i64) -> i64 {
     match grain {
         Grain::Every(grid) => grid.next_start(bound),
-        Grain::Window => window.ids_starting_in(Micros(bound), Micros(bound)).start.0,
+        Grain::Window | Grain::Sessions => window.ids_starting_in(Micros(bound), Micros(bound)).start.0,
         Grain::All => bound,
     }
 }
@@ -256,6 +256,7 @@ mod tests {
         for (window, words) in [
             (hop, "use a view with TUMBLE"),
             (Window::Session { gap: HOUR }, "group_by"),
+            (Window::TableSession { gap: HOUR }, "group_by"),
             (Window::Slide { size: HOUR, pane: 1 }, "as_of"),
         ] {
             for text in ["1h", "1d", "all", "x"] {

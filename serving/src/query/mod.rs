@@ -139,8 +139,11 @@ impl Query {
         };
         let grain = match given.get("grain") {
             Some(text) => grain::parse(view, text)?,
-            None if matches!(view.window, Window::Slide { .. }) => Grain::All,
-            None => Grain::Window,
+            None => match view.window {
+                Window::Slide { .. } => Grain::All,
+                Window::TableSession { .. } => Grain::Sessions,
+                _ => Grain::Window,
+            },
         };
         let (from, to) = bounds(view.window, grain, &given)?;
         let fingerprint = given.fingerprint(view, permitted);

@@ -34,6 +34,11 @@ pub(super) fn lines(window: &Window, zone: Zone, event_time: &str) -> Vec<(&'sta
             lines.push(("panes", format!("{} each; as of any multiple of it", interval(*pane))));
         }
         Window::Session { .. } => lines.push(("panes", "none: sessions follow from the events of a key".to_owned())),
+        Window::TableSession { .. } => lines.push((
+            "panes",
+            "one per event time of a key; a query joins those that have rows, so a row that is taken back can split a session"
+                .to_owned(),
+        )),
     }
     lines.push(("an event", windows_of_event(window)));
     lines
@@ -60,7 +65,7 @@ fn windows_of_event(window: &Window) -> String {
         },
         Window::Cumulate { step, outer } => format!("falls into 1 to {} windows", steps(step, outer)),
         Window::Slide { size, .. } => format!("is in every window that ends up to {} after it", interval(*size)),
-        Window::Session { gap } => {
+        Window::Session { gap } | Window::TableSession { gap } => {
             let gap = interval(*gap);
             format!("joins the sessions of its key that are less than {gap} away into one, or begins one")
         }

@@ -10,7 +10,9 @@ use arrow::error::ArrowError;
 use super::definition::{JoinTable, joined_column, joined_index};
 use super::table::{HeldVersions, JoinedColumn, LookupTable, Lookups, SeenColumns};
 use super::values::Form;
+use crate::event_sink::EventSink;
 use crate::ids::StreamName;
+use crate::lookup::definition::LookupJoin;
 use crate::view::View;
 
 /// A table that is not there.
@@ -22,7 +24,67 @@ pub enum LookupError {
     NoColumn { table: StreamName, column: String },
 }
 
-/// The joins of a view over batches with the same columns.
+/// A view, or a sink of a stream: what reads events that are joined with rows.
+pub trait ReadsJoins {
+    /// Returns the joins, in order.
+    fn joins(&self) -> &[LookupJoin];
+
+    /// Returns the joined columns that it reads, as pairs of join and column, ascending.
+    fn joined_columns(&self) -> BTreeSet<(usize, usize)>;
+
+    /// Returns the columns of which it needs nothing but which values are equal.
+    fn only_grouped(&self) -> BTreeSet<usize>;
+}
+
+impl ReadsJoins for View {
+    fn joins(&self) -> &[LookupJoin] {
+        &self.joins
+    }
+
+    fn joined_columns(&self) -> BTreeSet<(usize, usize)> {
+        View::joined_columns(self)
+    }
+
+    fn only_grouped(&self) -> BTreeSet<usize> {
+        View::only_grouped(self)
+    }
+}
+
+impl ReadsJoins for EventSink {
+    fn joins(&self) -> &[LookupJoin] {
+        &self.joins
+    }
+
+    fn joined_columns(&self) -> BTreeSet<(usize, usize)> {
+        let mut read = BTreeSet::new();
+        let mut add = |index: usize| read.extend(joined_column(index));
+        let columns = self.columns.iter().map(|column| &column.expression);
+        columns.chain(&self.filter).for_each(|expression| expression.for_each_column(&mut add));
+        self.joins.iter().for_each(|join| add(join.on));
+        read
+    }
+
+    /// It writes the values.
+    fn only_grouped(&self) -> BTreeSet<usize> {
+        BTreeSet::new()
+    }
+}
+
+impl<T: ReadsJoins + ?Sized> ReadsJoins for Arc<T> {
+    fn joins(&self) -> &[LookupJoin] {
+        T::joins(self)
+    }
+
+    fn joined_columns(&self) -> BTreeSet<(usize, usize)> {
+        T::joined_columns(self)
+    }
+
+    fn only_grouped(&self) -> BTreeSet<usize> {
+        T::only_grouped(self)
+    }
+}
+
+/// The joins of a view or sink over batches with the same columns.
 #[derive(Debug, Clone)]
 pub struct EventJoin {
     steps: Vec<JoinStep>,
@@ -55,21 +117,22 @@ impl SharedLookups {
 }
 
 impl EventJoin {
-    /// Plans the joins of `view` for batches of `width` columns; `place` says which of them a column of the stream is. `None`: it has no
-    /// joins.
+    /// Plans the joins of a view or sink for batches of `width` columns; `place` says which of them a column of the stream is. `None`: it
+    /// has no joins.
     pub fn new(
-        view: &View,
+        reader: &(impl ReadsJoins + ?Sized),
         lookups: &Lookups,
         width: usize,
         place: &dyn Fn(usize) -> usize,
     ) -> Result<Option<EventJoin>, LookupError> {
-        if view.joins.is_empty() {
+        let joins = reader.joins();
+        if joins.is_empty() {
             return Ok(None);
         }
-        let (read, grouped) = (view.joined_columns(), view.only_grouped());
-        let mut plan = EventJoin { steps: Vec::with_capacity(view.joins.len()), places: BTreeMap::new() };
+        let (read, grouped) = (reader.joined_columns(), reader.only_grouped());
+        let mut plan = EventJoin { steps: Vec::with_capacity(joins.len()), places: BTreeMap::new() };
         let mut next = width;
-        for (number, join) in view.joins.iter().enumerate() {
+        for (number, join) in joins.iter().enumerate() {
             let name = &join.table.name;
             let table = lookups.get(name).ok_or_else(|| LookupError::NoTable(name.clone()))?;
             let on = plan.places.get(&join.on).copied();

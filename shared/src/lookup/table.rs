@@ -12,15 +12,14 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::history::{SeenSpan, Version, VoidDeletion, position, seen_spans};
 use super::index::{RowIndex, RowKey};
-use super::join::LookupError;
+use super::join::{LookupError, ReadsJoins};
 use super::values::{Form, NO_ROW, SeenRows, Values, grow};
 use crate::handoff::{LogBatch, LogItem, LogSink, Stopped};
 use crate::ids::{Offset, Partition, StreamName};
 use crate::seam::Cut;
 use crate::stream::Stream;
-use crate::view::View;
 
-/// The tables that views are joined with.
+/// The tables that views and sinks are joined with.
 #[derive(Debug, Clone, Default)]
 pub struct Lookups(BTreeMap<StreamName, Arc<LookupTable>>);
 
@@ -120,30 +119,34 @@ pub(super) enum JoinedColumn {
 }
 
 impl Lookups {
-    /// Returns the tables among `streams` that `views` are joined with, without versions. Those of each may take `bytes_max` bytes.
-    pub fn of<'v>(streams: &[Arc<Stream>], views: impl IntoIterator<Item = &'v View>, bytes_max: usize) -> Lookups {
-        Lookups::keeping(streams, views, bytes_max, false)
+    /// Returns the tables among `streams` that `readers` are joined with, without versions. Those of each may take `bytes_max` bytes.
+    pub fn of<'v, R: ReadsJoins + ?Sized + 'v>(
+        streams: &[Arc<Stream>],
+        readers: impl IntoIterator<Item = &'v R>,
+        bytes_max: usize,
+    ) -> Lookups {
+        Lookups::keeping(streams, readers, bytes_max, false)
     }
 
     /// Returns the same tables as [`Lookups::of`], which keep their keys besides: see [`LookupTable::for_each_span`].
-    pub fn with_keys<'v>(
+    pub fn with_keys<'v, R: ReadsJoins + ?Sized + 'v>(
         streams: &[Arc<Stream>],
-        views: impl IntoIterator<Item = &'v View>,
+        readers: impl IntoIterator<Item = &'v R>,
         bytes_max: usize,
     ) -> Lookups {
-        Lookups::keeping(streams, views, bytes_max, true)
+        Lookups::keeping(streams, readers, bytes_max, true)
     }
 
-    fn keeping<'v>(
+    fn keeping<'v, R: ReadsJoins + ?Sized + 'v>(
         streams: &[Arc<Stream>],
-        views: impl IntoIterator<Item = &'v View>,
+        readers: impl IntoIterator<Item = &'v R>,
         bytes_max: usize,
         keeps_keys: bool,
     ) -> Lookups {
         let mut read: BTreeMap<StreamName, BTreeSet<String>> = BTreeMap::new();
-        for view in views {
-            let columns = view.joined_columns();
-            for (number, join) in view.joins.iter().enumerate() {
+        for reader in readers {
+            let columns = reader.joined_columns();
+            for (number, join) in reader.joins().iter().enumerate() {
                 let names = read.entry(join.table.name.clone()).or_default();
                 let of_join = columns.iter().filter(|(join, _)| *join == number);
                 names.extend(of_join.map(|(_, column)| join.table.columns[*column].0.clone()));

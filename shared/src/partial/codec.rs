@@ -65,10 +65,12 @@ pub fn table_schema(view: &View) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Returns start and end of the windows with these ids; `lasts` are the last events of sessions, in microseconds. `None`:
-/// no end.
+/// Returns start and end of the windows with these ids; `lasts` are the last events of sessions, in microseconds (of a table's event
+/// times that are not joined to sessions empty). `None`: no end.
 pub fn window_bounds(view: &View, ids: &[WindowId], lasts: &[i64]) -> Vec<(Micros, Option<Micros>)> {
-    if let Window::Session { gap } = view.window {
+    if let Some(gap) = view.window.gap() {
+        // An event time of a table that is not joined yet is a session of its own.
+        let lasts = lasts.iter().copied().chain(ids[lasts.len()..].iter().map(|id| id.0));
         return ids
             .iter()
             .zip(lasts)

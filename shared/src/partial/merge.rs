@@ -8,8 +8,9 @@
 //!
 //! with the merge ⊕ of states, which is associative and commutative. So the result does not depend on the order of parts, on
 //! how events were split over them, or on whether some of them were merged before ([`merge_onto`]). Keys are translated once
-//! per key, not once per row; rows are merged by column.
+//! per key, not once per row; rows are merged by column. Rows of tables are joined to sessions after merging (`table_sessions`).
 
+mod table_sessions;
 mod targets;
 
 use std::ops::Range;
@@ -39,8 +40,10 @@ use targets::Targets;
 /// The windows of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grain {
-    /// The windows of the view.
+    /// The windows of the view; of sessions over a table their panes, the event times.
     Window,
+    /// The sessions over a table.
+    Sessions,
     /// Coarser windows, each of which consists of whole windows of the view.
     Every(Grid),
     /// One window over all time.
@@ -52,6 +55,11 @@ impl<'a> MergeSpec<'a> {
     pub fn whole(view: &'a View, dimensions: &'a [usize], precision: Precision) -> MergeSpec<'a> {
         let (windows, grain) = (WindowId::EVERY, Grain::Window);
         MergeSpec { view, windows, grain, precision, dimensions, horizon: Horizon::NONE, permitted: None, filter: None }
+    }
+
+    /// Returns the spec of the rows that sessions over a table are joined from: any of them may belong to one in the range.
+    fn of_rows(&self) -> MergeSpec<'a> {
+        MergeSpec { windows: WindowId::EVERY, grain: Grain::Window, ..*self }
     }
 
     /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
@@ -73,7 +81,7 @@ impl Grain {
     #[inline]
     fn start_of(self, window: WindowId) -> WindowId {
         match self {
-            Grain::Window => window,
+            Grain::Window | Grain::Sessions => window,
             Grain::Every(grid) => WindowId(grid.start_of(window.0)),
             Grain::All => WindowId::ALL_TIME,
         }
@@ -193,6 +201,12 @@ fn merged(
     bucket: Bucket,
     allowance: &QueryBudget,
 ) -> Result<(Table, KeyIndex, Arc<KeyLayout>), MergeError> {
+    if let (Grain::Sessions, Window::TableSession { gap }) = (spec.grain, spec.view.window) {
+        let (rows, index, layout) = merged(&spec.of_rows(), base, parts, bucket, allowance)?;
+        let sessions = rows.joined(spec, gap);
+        allowance.check(index.bytes() + rows.bytes() + sessions.bytes())?;
+        return Ok((sessions, index, layout));
+    }
     let whole_key = spec.dimensions.iter().copied().eq(0..spec.view.dimensions.len());
     let types = spec.dimensions.iter().map(|d| spec.view.dimensions[*d].expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
@@ -408,7 +422,7 @@ impl Candidates {
         let spacing = match (spec.grain, spec.view.window) {
             (Grain::All, _) | (_, Window::All) => Spacing::Single,
             (Grain::Every(grid), _) | (Grain::Window, Window::Tumble(grid)) => even(grid),
-            (Grain::Window, _) => Spacing::Uneven,
+            (Grain::Window | Grain::Sessions, _) => Spacing::Uneven,
         };
         if self.rows == 0 || matches!(spacing, Spacing::Single) {
             return WindowSpan { first: WindowId::ALL_TIME, last: WindowId::ALL_TIME, spacing: Spacing::Single };

@@ -338,6 +338,11 @@ impl States {
         }
     }
 
+    /// Returns whether the sum of integers in a row is 0, as it is without values. False for states that are no such sums.
+    pub fn is_zero(&self, row: usize) -> bool {
+        matches!(self, States::Integers { sums, .. } if sums.is_zero(row))
+    }
+
     /// Returns the same sums as they are stored, if they are not rounded yet.
     pub fn rounded(&self) -> Option<States> {
         match self {

@@ -14,6 +14,8 @@ use crate::window::{Window, WindowId};
 #[derive(Debug, Clone, Default)]
 pub struct WantedRows {
     keys: Vec<WantedKey>,
+    /// Of sessions: times near which they are wanted, in microseconds; `None`: wherever live ones may meet them.
+    near: Option<Vec<i64>>,
 }
 
 /// The windows to find of one key.
@@ -40,7 +42,19 @@ impl WantedRows {
             let is_one = |ids: &Range<WindowId>| ids.start.0.checked_add(1) == Some(ids.end.0);
             WantedKey { key, panes: panes.collect(), is_single: has_windows && windows.iter().all(is_one), windows }
         };
-        WantedRows { keys: keys.into_iter().map(wanted).collect() }
+        WantedRows { keys: keys.into_iter().map(wanted).collect(), near: None }
+    }
+
+    /// Wants of `keys` the sessions near `times`, in microseconds, and near live ones.
+    pub fn sessions_near(window: Window, keys: impl IntoIterator<Item = Box<[u8]>>, times: Vec<i64>) -> WantedRows {
+        // Any live session of a key can be a piece of a wanted one.
+        let keys = keys.into_iter().map(|key| (key, vec![WindowId::EVERY]));
+        WantedRows { near: Some(times), ..WantedRows::new(window, keys) }
+    }
+
+    /// Returns the times near which sessions are wanted; `None`: wherever live ones may meet them.
+    pub fn near(&self) -> Option<&[i64]> {
+        self.near.as_deref()
     }
 
     /// Returns the keys, each with its windows.

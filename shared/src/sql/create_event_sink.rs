@@ -1,4 +1,5 @@
-//! Reads `CREATE SINK .. AS SELECT .. FROM stream [WHERE ..] WITH (..)`: each event by itself, filtered and mapped.
+//! Reads `CREATE SINK .. AS SELECT .. FROM stream [joins] [WHERE ..] WITH (..)`: each event by itself, or with the rows of tables,
+//! filtered and mapped.
 
 use sqlparser::ast::Expr;
 use sqlparser::keywords::Keyword;
@@ -8,7 +9,7 @@ use super::create_sink::{Records, parse_every, parse_topic, parse_webhook};
 use super::create_view::{Catalog, ViewError, find_stream};
 use super::cursor::{Cursor, ExpressionTree, Identifier, is_word};
 use super::error::SqlError;
-use super::joins::parse_alias;
+use super::joins::{self, parse_alias, parse_joins};
 use super::lower::{has_aggregate, lower, lower_condition};
 use super::options::{SqlOption, parse_options};
 use super::scope::{Clause, Scope, is_window_column};
@@ -17,6 +18,7 @@ use super::suggest::did_you_mean;
 use crate::column_name::same;
 use crate::event_sink::{EventSink, SelectedColumn};
 use crate::ids::SinkName;
+use crate::lookup::definition::LookupJoin;
 use crate::scalar::Scalar;
 use crate::sink::SinkTarget;
 use crate::stream::{Column, Stream};
@@ -26,7 +28,7 @@ const OPTIONS: &[&str] = &["to", "connection", "topic", "format", "every", "key"
 /// What to do instead of anything that needs more than one event.
 const USE_A_VIEW: &str = "declare a view with it, and the sink FROM the view";
 /// Clauses and words of views.
-const OF_VIEWS: [&str; 17] = [
+const OF_VIEWS: [&str; 13] = [
     "group",
     "having",
     "order",
@@ -40,10 +42,6 @@ const OF_VIEWS: [&str; 17] = [
     "window",
     "over",
     "distinct",
-    "join",
-    "inner",
-    "left",
-    "cross",
 ];
 /// Calls that stand in GROUP BY of views.
 const WINDOWS: [&str; 5] = ["tumble", "hop", "cumulate", "session", "slide"];
@@ -70,9 +68,16 @@ pub(super) fn create_event_sink(
     cursor.expect_word(&["FROM"])?;
     let (of, alias) = (cursor.name("the name of a stream")?, parse_alias(cursor)?);
     let stream = source_stream(source, &of, catalog)?;
+    let clauses = parse_joins(cursor)?;
     refuse(cursor)?;
     if cursor.peek().is_some_and(|token| token.token == Token::Comma) {
-        return Err(source.error(cursor.span(), "a sink reads one stream").help(USE_A_VIEW).into());
+        let error = source.error(cursor.span(), "a sink reads one stream");
+        return Err(error.help("join it with tables: JOIN customers ON orders.customer = customers.id").into());
+    }
+    let joins = joins::resolve(source, (&of, alias.as_ref(), &clauses), stream, catalog)?;
+    if let (true, Some(clause)) = (all, clauses.first()) {
+        let error = source.error(clause.span, "`*` does not say which columns of a join are meant");
+        return Err(error.help("name the columns one by one").into());
     }
     let filter = if cursor.word("where") { Some(cursor.expression_before(&[Keyword::WITH])?) } else { None };
     refuse(cursor)?;
@@ -87,9 +92,10 @@ pub(super) fn create_event_sink(
     }
     let types: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
     let owner = alias.as_ref().map_or(stream.name.as_str(), |alias| alias.name.as_str());
-    let reader = Reader { source, types: &types, owner };
+    let reader = Reader { source, types: &types, owner, joins: &joins };
     let columns = if all { all_columns(stream) } else { reader.columns(&items)? };
     let filter = filter.map(|filter| reader.filter(&filter)).transpose()?;
+    let filter = joins::matched(&joins, filter);
     let option = |name: &str| options.iter().find(|option| option.name == name);
     let target = match option("to") {
         Some(to) => SinkTarget::Webhook(parse_webhook(source, to, &options)?),
@@ -113,6 +119,7 @@ pub(super) fn create_event_sink(
         stream: stream.name.clone(),
         target,
         every: parse_every(source, &options)?,
+        joins,
         filter,
         columns,
         key,
@@ -126,7 +133,6 @@ fn refuse(cursor: &Cursor) -> Result<(), SqlError> {
     let word = match *word {
         "group" => "GROUP BY".to_owned(),
         "order" => "ORDER BY".to_owned(),
-        "inner" | "left" | "cross" => "JOIN".to_owned(),
         word => word.to_uppercase(),
     };
     let message = format!("{word} is not possible here: a sink of a SELECT writes each event of one stream by itself");
@@ -172,11 +178,12 @@ fn all_columns(stream: &Stream) -> Vec<SelectedColumn> {
     stream.own_columns().map(column).collect()
 }
 
-/// Reads the expressions over one stream.
+/// Reads the expressions over one stream, and the tables that it is joined with.
 struct Reader<'a> {
     source: &'a Source,
     types: &'a [(String, DataType)],
     owner: &'a str,
+    joins: &'a [LookupJoin],
 }
 
 impl Reader<'_> {
@@ -210,7 +217,7 @@ impl Reader<'_> {
     }
 
     fn scope(&self, clause: &'static str) -> Scope<'_> {
-        Scope::new(Clause::Rows(clause), self.types, Some(self.owner))
+        Scope::new(Clause::Rows(clause), self.types, Some(self.owner)).with_joins(self.joins)
     }
 
     /// Refuses aggregates and windows, which need more than one event.

@@ -31,9 +31,9 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     cursor.word("view");
     let of = cursor.name("the name of a view")?;
     let view = find_view(source, &of, catalog, "a sink is from a view", "sinks")?;
-    if let Some(reason) = unsupported_window(view.window) {
+    if let Some((reason, advice)) = unsupported_window(view.window) {
         let message = format!("`{}` has windows of {reason}", view.name);
-        return Err(source.error(of.span, message).help("use TUMBLE, HOP, CUMULATE or no window").into());
+        return Err(source.error(of.span, message).help(advice).into());
     }
     if !cursor.word("with") {
         return Err(cursor.expected("WITH", &["WITH"]).into());
@@ -123,13 +123,17 @@ pub(super) fn parse_topic(
     })
 }
 
-/// Returns the name of windows whose rows sinks cannot follow, with the reason.
-fn unsupported_window(window: Window) -> Option<&'static str> {
+/// Returns the name of windows whose rows sinks cannot follow with the reason, and what to use instead.
+fn unsupported_window(window: Window) -> Option<(&'static str, &'static str)> {
     match window {
-        Window::Session { .. } => {
-            Some("SESSION: an earlier event moves the start of a session, which would be the key of its record")
-        }
-        Window::Slide { .. } => Some("SLIDE: its rows change as time passes, without an event, and never become final"),
+        Window::TableSession { .. } => Some((
+            "SESSION: a row that comes or goes moves the start of a session, which would be the key of its record",
+            "use TUMBLE, HOP, CUMULATE or no window",
+        )),
+        Window::Slide { .. } => Some((
+            "SLIDE: its rows change as time passes, without an event, and never become final",
+            "use TUMBLE, HOP, CUMULATE, SESSION or no window",
+        )),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use sqlparser::tokenizer::Span;
 use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
 use super::joins;
-use super::lower::{boolean, lower, lower_condition, not};
+use super::lower::{lower, lower_condition};
 use super::retraction::with_rows;
 use super::scope::{Clause, Scope, is_window_column};
 use super::select::{Select, SelectItem, parse_select};
@@ -19,8 +19,8 @@ use super::window::{WindowCall, parse_window};
 use crate::calendar::Zone;
 use crate::column_name::{is_reserved, reserved_names, same};
 use crate::ids::ViewName;
-use crate::lookup::definition::{JoinKind, JoinTable, LookupJoin, joined_column, joined_index};
-use crate::scalar::{Node, Scalar};
+use crate::lookup::definition::{JoinTable, LookupJoin, joined_column};
+use crate::scalar::Scalar;
 use crate::stream::Stream;
 use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View, ViewLayers};
@@ -59,7 +59,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, catalog)?;
     let columns: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
-    let joins = joins::resolve(source, &select, stream, catalog)?;
+    let joins = joins::resolve(source, (&select.stream, select.alias.as_ref(), &select.joins), stream, catalog)?;
     if let (Some(first), ViewLayers::Speed) = (select.joins.first(), options.layers) {
         let error = source.error(first.span, "a view of the speed layer alone cannot be joined with tables");
         let help = "a late change of a row would never be corrected; remove layers = 'speed'";
@@ -68,7 +68,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     let owner = select.alias.as_ref().map_or(stream.name.as_str(), |alias| alias.name.as_str());
     let reader = ViewReader { source, stream, owner, zone, columns: &columns, joins: &joins };
     let filter = select.filter.as_ref().map(|filter| reader.filter(filter)).transpose()?;
-    let filter = reader.matched(filter);
+    let filter = joins::matched(&joins, filter);
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
@@ -194,17 +194,6 @@ impl<'a> ViewReader<'a> {
         scope.with_joins(self.joins)
     }
 
-    /// The condition of WHERE, and that every inner join has a row: a key is never NULL.
-    fn matched(&self, filter: Option<Scalar>) -> Option<Scalar> {
-        let inner = self.joins.iter().enumerate().filter(|(_, join)| join.kind == JoinKind::Inner);
-        let has_row = inner.map(|(number, join)| {
-            let key = joined_index(number, join.table.key);
-            let key = Scalar::column(key, join.table.columns[join.table.key].1);
-            not(boolean(Node::IsNull(Box::new(key))))
-        });
-        has_row.chain(filter).reduce(|all, one| boolean(Node::And(Box::new(all), Box::new(one))))
-    }
-
     /// The name of the column at an index of expressions.
     fn name_of(&self, index: usize) -> &'a str {
         match joined_column(index) {
@@ -221,6 +210,17 @@ impl<'a> ViewReader<'a> {
         let count = scope.net_count(retracted, None);
         done.aggregates = scope.aggregates;
         Some(with_rows(having, count))
+    }
+
+    /// No measures yet; of sessions over a table the count of rows, by which they are joined, so that it is
+    /// [`ROW_COUNT`](crate::view::ROW_COUNT).
+    fn counted_rows(&self, window: Option<Window>) -> MeasureColumns {
+        let (Some(Window::TableSession { .. }), Some(retracted)) = (window, self.stream.retracted()) else {
+            return MeasureColumns::default();
+        };
+        let mut scope = self.scope(Clause::Select);
+        _ = scope.net_count(retracted, None);
+        MeasureColumns { aggregates: scope.aggregates, ..MeasureColumns::default() }
     }
 
     fn filter(&self, filter: &ExpressionTree) -> Result<Scalar, SqlError> {
@@ -250,12 +250,10 @@ impl<'a> ViewReader<'a> {
             let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
             if let Some(window) = parse_window(self.source, (self.stream, self.owner), self.zone, parsed)? {
                 let WindowCall { window, span } = window;
-                if let (Window::Session { .. }, Some(_)) = (window, self.stream.table) {
-                    let error = self
-                        .source
-                        .error(span, "sessions over a table are not supported: a row that is taken back can split one");
-                    return Err(error.help("use TUMBLE, HOP, CUMULATE, SLIDE or no window"));
-                }
+                let window = match window {
+                    Window::Session { gap } if self.stream.table.is_some() => Window::TableSession { gap },
+                    window => window,
+                };
                 if groups.window.replace(window).is_some() {
                     return Err(self.source.error(span, "a view has at most one window"));
                 }
@@ -315,7 +313,7 @@ impl<'a> ViewReader<'a> {
     }
 
     fn output(&self, select: &Select, groups: &mut Grouping) -> Result<MeasureColumns, SqlError> {
-        let mut done = MeasureColumns::default();
+        let mut done = self.counted_rows(groups.window);
         let mut names: Vec<OutputName> = Vec::new();
         for item in &select.items {
             let column = match window_column(item) {

@@ -5,12 +5,13 @@ use sqlparser::tokenizer::{Span, Token};
 use super::create_view::{Catalog, ViewError};
 use super::cursor::{Cursor, Identifier};
 use super::error::SqlError;
-use super::select::Select;
+use super::lower::{boolean, not};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::column_name::same;
 use crate::limits::JOINS_MAX;
 use crate::lookup::definition::{JoinKind, JoinTable, LookupJoin, joined_index};
+use crate::scalar::{Node, Scalar};
 use crate::stream::Stream;
 use crate::types::DataType;
 
@@ -58,7 +59,7 @@ pub(super) fn parse_joins(cursor: &mut Cursor) -> Result<Vec<JoinClause>, SqlErr
             None => return Ok(joins),
         }
         if joins.len() == JOINS_MAX {
-            return Err(cursor.source.error(span, format!("a view has at most {JOINS_MAX} joins")));
+            return Err(cursor.source.error(span, format!("a statement has at most {JOINS_MAX} joins")));
         }
         if matches!(cursor.peek().map(|token| &token.token), Some(Token::LParen)) {
             return Err(cursor.source.error(cursor.span(), "subqueries are not supported yet"));
@@ -92,25 +93,36 @@ struct Owner<'a> {
     columns: Vec<(&'a str, DataType)>,
 }
 
-/// Checks the joins of a view over `stream`.
+/// Returns `filter`, and that every inner join has a row: a key is never NULL.
+pub(super) fn matched(joins: &[LookupJoin], filter: Option<Scalar>) -> Option<Scalar> {
+    let inner = joins.iter().enumerate().filter(|(_, join)| join.kind == JoinKind::Inner);
+    let has_row = inner.map(|(number, join)| {
+        let key = joined_index(number, join.table.key);
+        let key = Scalar::column(key, join.table.columns[join.table.key].1);
+        not(boolean(Node::IsNull(Box::new(key))))
+    });
+    has_row.chain(filter).reduce(|all, one| boolean(Node::And(Box::new(all), Box::new(one))))
+}
+
+/// Checks the joins behind the stream `of`, which is called `alias` in its statement.
 pub(super) fn resolve(
     source: &Source,
-    select: &Select,
+    (of, alias, clauses): (&Identifier, Option<&Identifier>, &[JoinClause]),
     stream: &Stream,
     catalog: &Catalog,
 ) -> Result<Vec<LookupJoin>, ViewError> {
-    if select.joins.is_empty() {
+    if clauses.is_empty() {
         return Ok(Vec::new());
     }
     if stream.table.is_some() {
         let message = format!("`{}` is a table: only events of a stream are joined with rows", stream.name);
         let help = "a change of a row would change the joined rows of the past; join the stream of its changes instead";
-        return Err(source.error(select.stream.span, message).help(help).into());
+        return Err(source.error(of.span, message).help(help).into());
     }
-    let stream_name = select.alias.as_ref().unwrap_or(&select.stream).name.as_str();
+    let stream_name = alias.unwrap_or(of).name.as_str();
     let of_stream: Vec<_> = stream.columns.iter().map(|column| (column.name.as_str(), column.data_type)).collect();
-    let mut joins: Vec<LookupJoin> = Vec::with_capacity(select.joins.len());
-    for clause in &select.joins {
+    let mut joins: Vec<LookupJoin> = Vec::with_capacity(clauses.len());
+    for clause in clauses {
         let table = find_table(source, &clause.table, catalog)?;
         let alias = clause.alias.as_ref().unwrap_or(&clause.table);
         if stream_name == alias.name || joins.iter().any(|join| join.alias == alias.name) {
@@ -153,7 +165,7 @@ fn find_table(source: &Source, name: &Identifier, catalog: &Catalog) -> Result<J
     }
     let declared = catalog.streams.iter().filter(|stream| stream.table.is_some());
     let help = did_you_mean(&name.name, declared.map(|table| table.name.as_str()))
-        .or_else(|| Some("a table is declared before the views that join it".to_owned()));
+        .or_else(|| Some("a table is declared before the statements that join it".to_owned()));
     Err(source.error(name.span, format!("unknown table `{}`", name.name)).maybe_help(help).into())
 }
 

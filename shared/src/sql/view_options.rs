@@ -144,6 +144,10 @@ pub(super) fn has_dates(
             let error = option.error(source, "the view has one window over all time, which cannot be dropped in part");
             Err(error.help("leave retention out, or add a window to GROUP BY"))
         }
+        Window::TableSession { .. } => {
+            let error = option.error(source, "sessions over a table cannot be dropped by retention");
+            Err(error.help("remove retention, or use another window: rows of all dates are joined to sessions"))
+        }
         Window::Slide { size, .. }
             if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY =>
         {

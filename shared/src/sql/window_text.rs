@@ -33,7 +33,7 @@ pub(crate) fn window_text(window: &Window, event_time: &str, zone: Zone) -> Stri
             };
             call("CUMULATE", format!("{step}, {longest}{offset}"))
         }
-        Window::Session { gap } => call("SESSION", interval(*gap)),
+        Window::Session { gap } | Window::TableSession { gap } => call("SESSION", interval(*gap)),
         Window::Slide { size, pane: 1 } => call("SLIDE", interval(*size)),
         Window::Slide { size, pane } => call("SLIDE", format!("{}, {}", interval(*size), interval(*pane))),
     }

@@ -97,7 +97,12 @@ impl Process {
         let book = Arc::new(SinkBook::open(folder, &sink.name, &sink.key_hash()).expect("opens"));
         let stream = Arc::new(definitions.streams[0].clone());
         let publisher = of_book((&sink.name, &sink.target), &book, cluster);
-        Process { changes: EventChanges::new(sink, stream, Arc::clone(pages) as _, sizes), book, publisher }
+        Process {
+            changes: EventChanges::new(sink, stream, Arc::clone(pages) as _, &Lookups::default(), sizes)
+                .expect("no joins"),
+            book,
+            publisher,
+        }
     }
 
     /// Does what a task does in a turn. Returns whether everything is written.
@@ -237,7 +242,7 @@ fn records_without_a_key_have_all_columns_of_the_stream() {
     let pages = FakePages::default();
     pages.0.lock()[1].push(Event { at: 1_000_000, k: "é", v: -1, is_gone: false });
     let page = block_on(pages.page(Partition(1), Offset(0), PageBounds { rows: 9, bytes: 9 })).expect("a page");
-    let records = EventRecords::new(Arc::new(sink.clone()));
+    let records = EventRecords::new(Arc::new(sink.clone()), None);
     let written = records.of_page(Partition(1), &page, &|_| true, 1).expect("written").records;
     let value = written[0].value.as_deref().expect("a value");
     assert_eq!(std::str::from_utf8(value), Ok("{\"id\":0,\"at\":\"1970-01-01T00:00:01Z\",\"k\":\"é\",\"v\":-1}"));

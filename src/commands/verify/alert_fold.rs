@@ -115,7 +115,7 @@ pub fn why_not(stream: &Stream, view: &View, alert: &Alert) -> Option<String> {
     if view.layers == ViewLayers::Speed {
         return Some("no batch run judges a view of the speed layer alone".to_owned());
     }
-    if matches!(view.window, Window::Session { .. } | Window::Slide { .. }) {
+    if view.window.gap().is_some() || matches!(view.window, Window::Slide { .. }) {
         return Some("sessions and trailing windows are not folded independently".to_owned());
     }
     if view.retention.is_some() || stream.retention.is_some() {

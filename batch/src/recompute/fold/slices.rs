@@ -15,7 +15,7 @@ use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, MergeSpec, merge_within};
 use shared::time::Day;
-use shared::view::{Precision, View};
+use shared::view::{Precision, ROW_COUNT, View};
 use shared::window::{Window, WindowId};
 
 use crate::failure::RunFailure;
@@ -131,6 +131,10 @@ impl Slices<'_> {
         let mut order = merged.sorted_rows();
         if date == DatePartition::Undated {
             order.retain(|row| window_date(view.window, merged.windows[*row as usize]) == date);
+        }
+        if let Window::TableSession { .. } = view.window {
+            // A time without rows takes part in nothing; each update of an event time leaves one.
+            order.retain(|row| !merged.states[ROW_COUNT].is_zero(*row as usize));
         }
         let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;
         drop(merged);

@@ -219,7 +219,7 @@ proptest! {
             assert_close(&found(&view, &onto), &found(&view, &merged));
         }
         let start_of = |window: i64| match grain {
-            Grain::Window => window,
+            Grain::Window | Grain::Sessions => window,
             Grain::Every(_) => (window - 10).div_euclid(30) * 30 + 10,
             Grain::All => 0,
         };

@@ -37,6 +37,11 @@ impl IntegerSums {
         (carry != UNKNOWN).then(|| i256::from_parts(self.lows[group] as u128, high))
     }
 
+    /// Returns whether the sum of a group is 0.
+    pub fn is_zero(&self, group: usize) -> bool {
+        self.get(group) == Some(i256::ZERO)
+    }
+
     /// Returns all sums in the order of their groups.
     pub fn iter(&self) -> impl Iterator<Item = Option<i256>> + '_ {
         (0..self.len()).map(|group| self.get(group))

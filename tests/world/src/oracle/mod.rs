@@ -7,6 +7,7 @@ pub mod histories;
 pub mod lookups;
 pub mod measures;
 pub mod plain;
+pub mod session_topic;
 pub mod sessions;
 pub mod table;
 pub mod views;

@@ -16,7 +16,7 @@ fn wrong_joins_are_explained() {
         (
             "FROM orders JOIN ^clients ON customer = id",
             "unknown table `clients`",
-            "a table is declared before the views that join it",
+            "a table is declared before the statements that join it",
         ),
         ("FROM orders JOIN ^customer ON customer = id", "unknown table `customer`", "did you mean `customers`?"),
         (
@@ -120,5 +120,5 @@ fn a_view_has_no_more_than_eight_joins() {
     let eight: String = (0..8).map(join).collect();
     let view = |joins: &str| format!("{SHOP}AS SELECT COUNT(*) AS n FROM orders {joins}");
     assert!(crate::sql::tests::parse(&view(&eight)).is_ok());
-    check(&[(&format!("{eight}^{}", join(8)), "a view has at most 8 joins", "")], view);
+    check(&[(&format!("{eight}^{}", join(8)), "a statement has at most 8 joins", "")], view);
 }

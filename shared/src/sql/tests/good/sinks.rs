@@ -5,12 +5,15 @@ use std::time::Duration;
 use super::parse;
 use crate::alert::KeyColumn;
 use crate::event_sink::EventSink;
+use crate::lookup::join::ReadsJoins;
 use crate::sink::{Emit, Sink, every_text};
 
 const VIEWS: &str = "CREATE VIEW delays AS SELECT window_start, origin, COUNT(*) AS n FROM flights
         GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;
     CREATE VIEW daily AS SELECT COUNT(*) AS n FROM flights
         GROUP BY CUMULATE(scheduled_at, INTERVAL '1' HOUR, INTERVAL '1' DAY);
+    CREATE VIEW visits AS SELECT origin, COUNT(*) AS n FROM flights
+        GROUP BY SESSION(scheduled_at, INTERVAL '1' HOUR), origin;
     CREATE VIEW total AS SELECT COUNT(*) AS n FROM flights;";
 
 fn declared(statement: &str) -> Sink {
@@ -39,6 +42,10 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
     // Windows of CUMULATE share their start.
     assert_eq!(key("daily"), [KeyColumn::WindowStart, KeyColumn::WindowEnd]);
     assert_eq!(key("total"), []);
+    // The end of a session moves with every event, its start seldom.
+    assert_eq!(key("visits"), [KeyColumn::WindowStart, KeyColumn::Dimension(0)]);
+    let sessions = declared("CREATE SINK out FROM visits WITH (connection = 'main', topic = 't', emit = 'final')");
+    assert_eq!(sessions.emit, Emit::Final);
     let hook = declared("CREATE SINK out FROM delays WITH (to = 'webhook:ops', every = '2 seconds', emit = 'final')");
     assert_eq!(
         (hook.target.to_string(), hook.target.writer_id(&hook.name), hook.emit),
@@ -48,6 +55,31 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
         (every_text(sink.every), every_text(of_final.every)),
         ("50 milliseconds".to_owned(), "1 second".to_owned())
     );
+}
+
+#[test]
+fn sinks_of_joined_events_have_columns_of_tables() {
+    let tables = "CREATE TABLE places (id STRING PRIMARY KEY, country STRING, at TIMESTAMP) WITH (event_time = 'at');
+        CREATE TABLE countries (id STRING PRIMARY KEY, name STRING, at TIMESTAMP) WITH (event_time = 'at');";
+    let definitions = parse(&format!(
+        "{tables} CREATE SINK s AS SELECT flight_id, p.country, UPPER(c.name) AS name FROM flights AS f
+         JOIN places AS p ON f.origin = p.id LEFT JOIN countries AS c ON p.country = c.id WHERE f.seats > 10
+         WITH (to = 'webhook:ops')"
+    ));
+    let definitions = definitions.unwrap_or_else(|errors| panic!("{}", errors[0]));
+    let sink = &definitions.event_sinks[0];
+    // Whether there is a place, what is written, and what is looked up by.
+    assert_eq!(sink.joined_columns().into_iter().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 1)]);
+    let described = sink.describe(&definitions.streams[0]);
+    for line in [
+        "join             INNER JOIN places AS p ON origin = p.id; as of the event time",
+        "join             LEFT JOIN countries AS c ON p.country = c.id; as of the event time",
+        "column           p.country AS country (STRING)",
+        "column           UPPER(c.name) AS name (STRING)",
+        "filter           NOT p.id IS NULL AND",
+    ] {
+        assert!(described.contains(line), "{described}");
+    }
 }
 
 fn of_stream(statement: &str) -> EventSink {

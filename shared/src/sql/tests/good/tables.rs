@@ -3,6 +3,8 @@
 use super::parse;
 use crate::explain::describe;
 use crate::stream::{ChangeFormat, EventSource, KeyColumns, OutboxSlot, RecordPart, RowTable, Stream, Transactions};
+use crate::view::ROW_COUNT;
+use crate::window::Window;
 
 fn declared(statement: &str) -> Stream {
     let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
@@ -79,6 +81,27 @@ fn a_table_follows_a_table_of_a_database() {
     detached.detach();
     assert_eq!(detached.table.map(|table| table.format), Some(ChangeFormat::Debezium));
     assert_eq!(detached.columns[2].metadata, Some(RecordPart::Operation));
+}
+
+#[test]
+fn sessions_over_a_table_count_its_rows_first() {
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at');";
+    let count = parse(&format!("{table} CREATE VIEW v AS SELECT COUNT(*) AS rows FROM t;"));
+    let count = count.unwrap_or_else(|errors| panic!("{}", errors[0])).views.remove(0).aggregates.remove(0);
+    for measures in ["MAX(n) AS most", "SUM(n) AS total, COUNT(*) AS rows", "COUNT(n) FILTER (WHERE n > 1) AS some"] {
+        let text = format!(
+            "{table} CREATE VIEW v AS SELECT {measures} FROM t GROUP BY SESSION(at, INTERVAL '1' HOUR) HAVING MIN(n) > 0;"
+        );
+        let definitions = parse(&text).unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let view = &definitions.views[0];
+        assert_eq!(view.window, Window::TableSession { gap: 3_600_000_000 });
+        assert_eq!(view.aggregates[ROW_COUNT], count, "{measures}");
+        assert_eq!(view.aggregates.iter().filter(|aggregate| **aggregate == count).count(), 1, "{measures}");
+        let text = describe(view, &definitions.streams[definitions.streams.len() - 1]);
+        for part in ["SESSION(at, INTERVAL '1' HOUR)", "a row that is taken back can split a session"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }
 
 #[test]
