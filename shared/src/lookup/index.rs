@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::hint::black_box;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Int64Type};
 use arrow::error::ArrowError;
@@ -52,7 +52,7 @@ enum NewestRows {
 /// The key of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowKey {
-    Number(u64),
+    Number(i64),
     /// 96 bits of its hash.
     Text([u32; 3]),
 }
@@ -66,7 +66,8 @@ pub(super) struct BatchRowKeys {
 
 #[derive(Debug)]
 enum KeyColumn {
-    Numbers(Vec<u64>),
+    /// The column of the events, not copied.
+    Numbers(ScalarBuffer<i64>),
     Texts(Vec<[u32; 3]>),
 }
 
@@ -179,10 +180,7 @@ impl RowIndex {
         };
         let column = if *column.data_type() == read_as { column.clone() } else { cast(column, &read_as)? };
         let keys = match &self.newest {
-            NewestRows::Numbers(_) => {
-                let numbers = column.as_primitive::<Int64Type>().values();
-                KeyColumn::Numbers(numbers.iter().map(|key| key.cast_unsigned()).collect())
-            }
+            NewestRows::Numbers(_) => KeyColumn::Numbers(column.as_primitive::<Int64Type>().values().clone()),
             NewestRows::Texts { seed, .. } => {
                 let texts = column.as_string_view();
                 let hash = |row| {
@@ -220,8 +218,9 @@ impl RowIndex {
             lines.extend(keys.iter().map(|key| table.first_line(*key)));
             black_box(lines.iter().fold(0, |read, line| read ^ table.touch(*line)));
             rows.extend(lines.iter().zip(keys.iter().zip(times)).map(|(line, (key, time))| {
-                let Some(place) = table.place_in(*line, *key) else { return NO_ROW };
-                table.certain(place, *time).unwrap_or_else(|| self.seen(table.newest(place), *time))
+                table
+                    .certain_in(*line, *key, *time)
+                    .unwrap_or_else(|| table.find(*key).map_or(NO_ROW, |place| self.seen(table.newest(place), *time)))
             }));
         }
         rows

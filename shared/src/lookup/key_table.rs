@@ -18,7 +18,7 @@ const LINES_MIN: usize = 4;
 const PERIOD_BITS: u32 = 21;
 
 /// Rows by numbers.
-pub(super) type NumberTable = KeyTable<u64, 4>;
+pub(super) type NumberTable = KeyTable<i64, 4>;
 /// Rows by texts, of which 96 bits of hash are the key.
 pub(super) type TextTable = KeyTable<[u32; 3], 3>;
 
@@ -68,10 +68,10 @@ fn spread(bits: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
-impl Key for u64 {
+impl Key for i64 {
     #[inline]
     fn hash(self) -> u64 {
-        spread(self)
+        spread(self.cast_unsigned())
     }
 }
 
@@ -156,19 +156,15 @@ impl<K: Key, const ROWS: usize> KeyTable<K, ROWS> {
         self.lines[line as usize].0[0].row
     }
 
-    /// Returns the place of the row with a key, whose first line is `line`; if it has no row, `None` or an empty place.
+    /// Returns the row that an event with this key and time sees, if the key is in `line`, the first of its lines, and the event sees the newest
+    /// version for certain. Compares all keys of the line, because the place of a key in it cannot be predicted.
     #[inline]
-    pub fn place_in(&self, line: u32, key: K) -> Option<usize> {
+    pub fn certain_in(&self, line: u32, key: K, time: i64) -> Option<u32> {
+        let Line(entries) = &self.lines[line as usize];
+        let equal = entries.iter().enumerate().fold(0, |bits, (at, entry)| bits | u32::from(entry.key == key) << at);
         // An empty place has the key 0, which a row before it may have.
-        let at = self.lines[line as usize].0.iter().position(|entry| entry.key == key);
-        at.map_or_else(|| self.find(key), |at| Some(line as usize * ROWS + at))
-    }
-
-    /// Returns the row of the newest version at a place, if an event at `time` sees it for certain.
-    #[inline]
-    pub fn certain(&self, place: usize, time: i64) -> Option<u32> {
-        let entry = self.entry(place);
-        (entry.certain <= period_of(time)).then_some(entry.row)
+        let entry = &entries[(equal.trailing_zeros() as usize).min(ROWS - 1)];
+        (equal != 0 && entry.certain <= period_of(time)).then_some(entry.row)
     }
 
     /// Returns the newest version at a place; that of an empty place is never seen.
@@ -241,24 +237,24 @@ mod tests {
         fn a_version_is_certain_for_no_event_before_it(time: i64, before in 1..i64::MAX, after in 0..i64::MAX) {
             let mut table = NumberTable::new();
             prop_assert_eq!(table.find_or_add(7, Newest { time, row: 1, history: NO_HISTORY }), None);
-            let place = table.find(7).expect("added");
+            let line = table.first_line(7);
             for near in [1, 1 << PERIOD_BITS, before] {
-                prop_assert_eq!(table.certain(place, time.saturating_sub(near)).filter(|_| time > i64::MIN), None);
+                prop_assert_eq!(table.certain_in(line, 7, time.saturating_sub(near)).filter(|_| time > i64::MIN), None);
             }
-            prop_assert!(matches!(table.certain(place, time.saturating_add(after)), None | Some(1)));
+            prop_assert!(matches!(table.certain_in(line, 7, time.saturating_add(after)), None | Some(1)));
         }
 
         #[test]
         fn a_version_is_certain_a_period_later(time in -(1i64 << 50)..1 << 50, after in 0i64..1 << 50) {
             let mut table = TextTable::new();
             prop_assert_eq!(table.find_or_add([1, 2, 3], Newest { time, row: 1, history: NO_HISTORY }), None);
-            let place = table.find([1, 2, 3]).expect("added");
-            prop_assert_eq!(table.certain(place, time + (1 << PERIOD_BITS) + after), Some(1));
+            let line = table.first_line([1, 2, 3]);
+            prop_assert_eq!(table.certain_in(line, [1, 2, 3], time + (1 << PERIOD_BITS) + after), Some(1));
         }
     }
 
     #[test]
     fn rows_fill_lines_of_the_cache() {
-        assert_eq!((size_of::<Line<u64, 4>>(), size_of::<Line<[u32; 3], 3>>()), (64, 64));
+        assert_eq!((size_of::<Line<i64, 4>>(), size_of::<Line<[u32; 3], 3>>()), (64, 64));
     }
 }

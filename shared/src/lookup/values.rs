@@ -65,8 +65,8 @@ pub(super) fn grow<T>(values: &mut Vec<T>, more: usize) {
 
 impl SeenRows {
     pub fn new(rows: Vec<u32>) -> SeenRows {
-        let are_seen = BooleanBuffer::collect_bool(rows.len(), |at| rows[at] != NO_ROW);
-        let nulls = Some(NullBuffer::new(are_seen)).filter(|nulls| nulls.null_count() > 0);
+        let are_seen = || BooleanBuffer::collect_bool(rows.len(), |at| rows[at] != NO_ROW);
+        let nulls = rows.contains(&NO_ROW).then(|| NullBuffer::new(are_seen()));
         SeenRows { rows, nulls }
     }
 
