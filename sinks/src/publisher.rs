@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka::{OutgoingRecord, RegistryError, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly};
+use kafka::{
+    OutgoingRecord, ReadUntil, RegistryError, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly,
+};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition, SinkName};
 use shared::sink::SinkTarget;
@@ -154,16 +156,17 @@ impl Publisher {
             // The last writer failed, perhaps because another process has just fenced it.
             tokio::time::sleep(self.pauses.take_over).await;
         }
-        // Before the writer is opened, which would fence the right one.
-        let marker = self.marker().await?;
-        if self.has_claimed && marker.as_ref().is_some_and(|marker| marker.process != self.process) {
-            return Err(PublishError::TakenOver(self.writer_id().to_owned()));
+        // Before the writer is opened, which would fence the right one. Waiting for all transactions here could mean waiting for one of this
+        // sink, which only the new writer ends; so only a marker that fails the check is read again.
+        let mut marker = self.marker(ReadUntil::OpenTransaction).await?;
+        if marker.as_ref().is_some_and(|marker| self.check(marker).is_err()) {
+            marker = self.marker(ReadUntil::End).await?;
         }
-        if marker.is_some_and(|marker| marker.book != self.book.id()) && !self.book.adopts() {
-            return Err(MarkerError::Foreign.into());
-        }
+        marker.as_ref().map_or(Ok(()), |marker| self.check(marker))?;
         let writer = self.cluster.writer(self.writer_id()).await?;
-        let marker = self.marker().await?;
+        // To the end: if the marker were missed, its epoch would count as aborted, and its rows would be written twice.
+        let marker = self.marker(ReadUntil::End).await?;
+        marker.as_ref().map_or(Ok(()), |marker| self.check(marker))?;
         let book = Arc::clone(&self.book);
         let of_epoch = marker.as_ref().map_or_else(|| self.process.clone(), |marker| marker.writer.clone());
         let settled = move || {
@@ -246,8 +249,19 @@ impl Publisher {
         self.target.writer_id(&self.sink)
     }
 
-    async fn marker(&self) -> Result<Option<Marker>, PublishError> {
-        let value = self.cluster.latest(EPOCHS_TOPIC, self.writer_id().as_bytes()).await?;
+    /// Fails if the newest marker is from another process that has written since this one did, or from another data folder.
+    fn check(&self, newest: &Marker) -> Result<(), PublishError> {
+        if self.has_claimed && newest.process != self.process {
+            return Err(PublishError::TakenOver(self.writer_id().to_owned()));
+        }
+        if newest.book != self.book.id() && !self.book.adopts() {
+            return Err(MarkerError::Foreign.into());
+        }
+        Ok(())
+    }
+
+    async fn marker(&self, until: ReadUntil) -> Result<Option<Marker>, PublishError> {
+        let value = self.cluster.latest(EPOCHS_TOPIC, self.writer_id().as_bytes(), until).await?;
         let read = |value: Bytes| serde_json::from_slice(&value);
         value.map(read).transpose().map_err(|error| PublishError::Unreadable(error.to_string()))
     }

@@ -12,7 +12,7 @@ use alerts::book_file::replace_file;
 use alerts::webhook::Webhook;
 use async_trait::async_trait;
 use bytes::Bytes;
-use kafka::{OutgoingRecord, TopicCluster, TopicError, TopicWriter, WriteError};
+use kafka::{OutgoingRecord, ReadUntil, TopicCluster, TopicError, TopicWriter, WriteError};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -123,7 +123,7 @@ impl TopicCluster for WebhookCluster {
         Ok(())
     }
 
-    async fn latest(&self, _: &str, _: &[u8]) -> Result<Option<Bytes>, TopicError> {
+    async fn latest(&self, _: &str, _: &[u8], _: ReadUntil) -> Result<Option<Bytes>, TopicError> {
         let target = Arc::clone(&self.0);
         let read = move || match std::fs::read(&target.marker) {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),

@@ -116,15 +116,7 @@ impl Topic {
     /// Writes records in one transaction, which is committed or aborted.
     pub fn transact(&self, id: &str, records: impl IntoIterator<Item = Record>, commit: bool) {
         self.runtime.block_on(async {
-            let producer: TransactionalProducer = self
-                .kafka
-                .producer()
-                .transaction_timeout(Duration::from_secs(60))
-                .delivery_timeout(Duration::from_secs(45))
-                .build_transactional(id)
-                .await
-                .expect("a producer");
-            producer.begin().expect("begins");
+            let producer = self.transactional(id).await;
             for record in records {
                 self.acknowledged(&producer.send(record).await.expect("sent"));
             }
@@ -134,6 +126,35 @@ impl Topic {
             }
             producer.close().await.expect("closes");
         });
+    }
+
+    /// Runs `during` while a transaction that has written `record`, to any topic, is in progress, and then aborts it.
+    pub fn while_in_transaction<T>(&self, id: &str, record: Record, during: impl FnOnce() -> T) -> T {
+        let producer = self.runtime.block_on(async {
+            let producer = self.transactional(id).await;
+            let _ = producer.send(record).await.expect("sent");
+            producer
+        });
+        let result = during();
+        self.runtime.block_on(async {
+            producer.abort().await.expect("aborts");
+            producer.close().await.expect("closes");
+        });
+        result
+    }
+
+    /// Returns a producer that has started a transaction.
+    async fn transactional(&self, id: &str) -> TransactionalProducer {
+        let producer = self
+            .kafka
+            .producer()
+            .transaction_timeout(Duration::from_secs(60))
+            .delivery_timeout(Duration::from_secs(45))
+            .build_transactional(id)
+            .await
+            .expect("a producer");
+        producer.begin().expect("begins");
+        producer
     }
 
     fn acknowledged(&self, record: &RecordMetadata) {

@@ -11,10 +11,10 @@ use krafka::{Compression, Kafka, KrafkaError, Record};
 
 use crate::error::TopicError;
 use crate::krafka_reader::{CONNECT_WAIT, KrafkaReader, REQUEST_WAIT, of_krafka};
-use crate::reader::TopicReader;
+use crate::reader::{TopicReader, Watermarks};
 use crate::security::security;
 use crate::settings::ConnectionSettings;
-use crate::writer::{OutgoingRecord, TopicCluster, TopicWriter, WriteError};
+use crate::writer::{OutgoingRecord, ReadUntil, TopicCluster, TopicWriter, WriteError};
 
 /// Time after which the brokers abort a transaction that is not finished.
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);
@@ -96,9 +96,9 @@ impl TopicCluster for KafkaCluster {
         self.create(topic, 1, &settings).await
     }
 
-    async fn latest(&self, topic: &str, key: &[u8]) -> Result<Option<Bytes>, TopicError> {
+    async fn latest(&self, topic: &str, key: &[u8], until: ReadUntil) -> Result<Option<Bytes>, TopicError> {
         let reader = KrafkaReader::connect(&self.settings, topic, &self.client).await?;
-        let found = tokio::time::timeout(END_WAIT, newest(&reader, key)).await;
+        let found = tokio::time::timeout(END_WAIT, newest(&reader, key, until)).await;
         reader.close().await;
         found.unwrap_or_else(|_| {
             Err(TopicError::Other(format!("the topic \"{topic}\" could not be read to its end: a transaction is open")))
@@ -122,14 +122,18 @@ impl TopicCluster for KafkaCluster {
     }
 }
 
-/// Reads partition 0 to its present end. Returns the value of the last record with this key.
-async fn newest(reader: &KrafkaReader, key: &[u8]) -> Result<Option<Bytes>, TopicError> {
-    let watermarks = reader.watermarks(0).await?;
-    reader.assign(&[(0, watermarks.low)]).await?;
+/// Reads partition 0, and returns the value of the last record with this key.
+async fn newest(reader: &KrafkaReader, key: &[u8], until: ReadUntil) -> Result<Option<Bytes>, TopicError> {
+    let Watermarks { low, high } = reader.watermarks(0).await?;
+    let end = match until {
+        ReadUntil::OpenTransaction => high,
+        ReadUntil::End => reader.end(0).await?,
+    };
+    reader.assign(&[(0, low)]).await?;
     let mut newest = None;
     loop {
         let position = reader.progress().await.iter().find(|p| p.partition == 0).map(|p| p.position);
-        if watermarks.low >= watermarks.high || position.is_some_and(|position| position >= watermarks.high) {
+        if low >= end || position.is_some_and(|position| position >= end) {
             return Ok(newest);
         }
         let records = reader.poll(POLL_WAIT).await?;

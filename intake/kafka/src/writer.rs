@@ -38,6 +38,15 @@ pub enum WriteError {
     Aborted(String),
 }
 
+/// How far a topic is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadUntil {
+    /// Up to the oldest transaction in progress: committed records after it are not returned.
+    OpenTransaction,
+    /// Up to the present end, after all transactions before it have ended.
+    End,
+}
+
 /// Writes transactions under one transactional id. Opening another one with the same id fences it.
 #[async_trait]
 pub trait TopicWriter: Send + Sync {
@@ -74,12 +83,12 @@ pub trait TopicCluster: Send + Sync {
     /// The brokers cannot be reached, or refuse.
     async fn create_compacted(&self, topic: &str) -> Result<(), TopicError>;
 
-    /// Returns the value of the newest committed record with this key in partition 0 of a topic. Waits for transactions in
-    /// progress.
+    /// Returns the value of the newest committed record with this key in partition 0 of a topic, which is read as
+    /// far as `until` says.
     ///
     /// # Errors
-    /// The topic cannot be read to its present end.
-    async fn latest(&self, topic: &str, key: &[u8]) -> Result<Option<Bytes>, TopicError>;
+    /// The topic cannot be read that far.
+    async fn latest(&self, topic: &str, key: &[u8], until: ReadUntil) -> Result<Option<Bytes>, TopicError>;
 
     /// Opens a writer. Fences the one before it, and returns when the outcome of its last transaction is certain.
     ///

@@ -46,6 +46,8 @@ pub(crate) struct FakeState {
     generation: u64,
     pub(crate) fates: VecDeque<Fate>,
     pub(crate) has_crashed: bool,
+    /// Number of the newest records that a transaction of another sink hides.
+    hidden: usize,
 }
 
 #[derive(Clone, Default)]
@@ -77,10 +79,11 @@ impl TopicCluster for FakeCluster {
         Ok(())
     }
 
-    async fn latest(&self, topic: &str, key: &[u8]) -> Result<Option<Bytes>, TopicError> {
+    async fn latest(&self, topic: &str, key: &[u8], until: ReadUntil) -> Result<Option<Bytes>, TopicError> {
         let state = self.0.lock();
+        let hidden = if until == ReadUntil::End { 0 } else { state.hidden };
         let is_it = |record: &&OutgoingRecord| record.topic == topic && record.key.as_deref() == Some(key);
-        let newest = state.committed.iter().rev().find(is_it);
+        let newest = state.committed.iter().rev().skip(hidden).find(is_it);
         Ok(newest.and_then(|record| record.value.clone()))
     }
 
@@ -221,10 +224,11 @@ proptest! {
     fn every_epoch_is_in_the_topic_once_or_not_and_the_book_knows(
         batches in prop::collection::vec(prop::collection::btree_map(0..4u8, any::<bool>(), 1..4), 1..12),
         fates in prop::collection::vec(fate(), 0..60),
+        hidden in 0..6_usize,
     ) {
         let folder = tempfile::tempdir().expect("a folder");
         let cluster = FakeCluster::default();
-        cluster.0.lock().fates = fates.into();
+        *cluster.0.lock() = FakeState { fates: fates.into(), hidden, ..FakeState::default() };
         block_on(async {
             let mut publisher = publisher(folder.path(), &cluster);
             for (number, keys) in (1..).zip(batches) {
