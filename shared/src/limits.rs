@@ -86,7 +86,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 // == Topics ==
 
 /// Records of a topic that are decoded and written together, per partition.
-pub const SOURCE_BATCH_RECORDS: usize = 10_000;
+pub const SOURCE_BATCH_RECORDS: usize = 20_000;
 /// Bytes of records that are decoded and written together, per partition. A longer record is a batch of its own.
 pub const SOURCE_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of records of a topic that were polled and wait to be decoded, per stream. Beyond it the next poll waits, with its records.

@@ -67,6 +67,25 @@ fn records_become_events_with_the_parts_that_columns_hold() {
 }
 
 #[test]
+fn records_have_the_time_of_the_broker_if_the_topic_says_so() {
+    let Some(broker) = shared() else { return };
+    let topic = Topic::create_with(broker, 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let world = topic.world(&format!(
+        "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp', v BIGINT) WITH (event_time = 'at', {});
+         CREATE VIEW days AS SELECT window_start, COUNT(*) AS n FROM s GROUP BY TUMBLE(at, INTERVAL '1' DAY);",
+        topic.options()
+    ));
+    let sent_in_2001 = (0..5).map(|v| topic.record(0, format!("{{\"v\":{v}}}")).timestamp(1_000_000_000_000 + v));
+    topic.write(sent_in_2001);
+    read_all(&world, "s", &topic);
+    let answer = world.rows("days", "");
+    let rows = answer["rows"].as_array().expect("rows");
+    let n: i64 = rows.iter().filter_map(|row| row["n"].as_i64()).sum();
+    assert_eq!(n, 5, "{answer}");
+    assert!(rows.iter().all(|row| row["window_start"].as_str().is_some_and(|at| at > "2026")), "{answer}");
+}
+
+#[test]
 fn aborted_records_are_never_events_and_markers_count_as_read() {
     let Some(broker) = shared() else { return };
     let topic = Topic::create(broker, 1);

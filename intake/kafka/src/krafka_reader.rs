@@ -1,35 +1,30 @@
 //! Implements [`TopicReader`] with krafka, a client in Rust.
 //!
-//! Partitions are assigned, never subscribed: no group decides what is read, and no rebalance happens. The consumer has no
-//! policy for positions that the brokers do not have, so it reports them instead of jumping.
+//! Partitions are assigned, never subscribed: no group decides what is read, and no rebalance happens. A position that the
+//! brokers do not have is an error: reading never jumps. [`record_fetch`](crate::record_fetch) fetches the records.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use krafka::__private::kafka_metadata;
 use krafka::admin::{
     AdminClient, AlterConsumerGroupOffsetsOptions, DescribeTopicsOptions, ListConsumerGroupOffsetsOptions,
+    ListOffsetsOptions, OffsetSpec,
 };
-use krafka::consumer::{AutoOffsetReset, Consumer, IsolationLevel, TopicPartition};
+use krafka::consumer::{Consumer, IsolationLevel, TopicPartition};
 use krafka::error::ErrorCode;
 use krafka::{Kafka, KrafkaError};
 
 use crate::error::TopicError;
 use crate::reader::{PartitionProgress, TopicDescription, TopicReader, TopicRecord, Watermarks};
+use crate::record_fetch::{FetchError, RecordFetch};
 use crate::security::security;
 use crate::settings::ConnectionSettings;
 
 /// Longest wait for a connection, and for the response to a request.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(5);
-/// Records handed out at once.
-const POLL_RECORDS_MAX: i32 = 20_000;
-/// Records kept for the next polls. The client drops the rest of what a broker has sent, and asks for it again.
-const BUFFERED_RECORDS_MAX: i32 = 3 * POLL_RECORDS_MAX;
-/// Bytes that a broker sends at once, in all and per partition. A record that is longer comes all the same.
-const FETCH_BYTES_MAX: i32 = 16 * 1024 * 1024;
-const PARTITION_FETCH_BYTES_MAX: i32 = 4 * 1024 * 1024;
-/// Longest wait of a broker for the first record.
-const FETCH_WAIT: Duration = Duration::from_millis(250);
 /// Age of the description of a topic after which it is asked for again.
 const DESCRIPTION_AGE: Duration = Duration::from_secs(60);
 
@@ -37,8 +32,10 @@ const DESCRIPTION_AGE: Duration = Duration::from_secs(60);
 pub struct KrafkaReader {
     brokers: String,
     topic: String,
+    /// Looks up offsets.
     consumer: Consumer,
     admin: AdminClient,
+    fetch: RecordFetch,
 }
 
 impl KrafkaReader {
@@ -61,19 +58,25 @@ impl KrafkaReader {
         let consumer = kafka
             .consumer_without_group()
             .isolation_level(IsolationLevel::ReadCommitted)
-            .auto_offset_reset(AutoOffsetReset::None)
             .enable_auto_commit(false)
             .metrics_push(false)
-            .max_poll_records(POLL_RECORDS_MAX)
-            .max_buffered_records(BUFFERED_RECORDS_MAX)
-            .fetch_max_bytes(FETCH_BYTES_MAX)
-            .max_partition_fetch_bytes(PARTITION_FETCH_BYTES_MAX)
-            .fetch_max_wait(FETCH_WAIT)
             .build()
             .await
             .map_err(failed)?;
+        let fetch = RecordFetch::new(topic, Arc::clone(kafka_metadata(&kafka)));
         let admin = kafka.admin();
-        Ok(KrafkaReader { brokers, topic: topic.to_owned(), consumer, admin })
+        Ok(KrafkaReader { brokers, topic: topic.to_owned(), consumer, admin, fetch })
+    }
+
+    /// Returns the offset after the newest record, whether or not its transaction has ended.
+    pub(crate) async fn end(&self, partition: u32) -> Result<i64, TopicError> {
+        let partition = TopicPartition::new(self.topic.as_str(), partition as i32);
+        let options = ListOffsetsOptions::default().timeout(REQUEST_WAIT);
+        let listed = self.admin.list_offsets([(partition, OffsetSpec::Latest)], options).await;
+        let listed = listed.map_err(|error| self.failed(error))?.into_values().next();
+        let unlisted =
+            || TopicError::Other(format!("the brokers did not return the end of the topic \"{}\"", self.topic));
+        Ok(listed.ok_or_else(unlisted)?.map_err(|error| self.failed(error))?.offset)
     }
 
     fn failed(&self, error: KrafkaError) -> TopicError {
@@ -110,34 +113,20 @@ impl TopicReader for KrafkaReader {
     }
 
     async fn assign(&self, positions: &[(u32, i64)]) -> Result<(), TopicError> {
-        let partitions = positions.iter().map(|(partition, _)| *partition as i32).collect();
-        self.consumer.assign(&self.topic, partitions).await.map_err(|error| self.failed(error))?;
-        let seeks = positions
-            .iter()
-            .map(|(partition, offset)| (TopicPartition::new(self.topic.as_str(), *partition as i32), *offset));
-        self.consumer.seek_many(seeks).await.map_err(|error| self.failed(error))
+        self.fetch.assign(positions);
+        Ok(())
     }
 
     async fn poll(&self, wait: Duration) -> Result<Vec<TopicRecord>, TopicError> {
-        let records = self.consumer.poll(wait).await.map_err(|error| self.failed(error))?;
-        let record = |record: krafka::ConsumerRecord| TopicRecord {
-            partition: record.partition as u32,
-            offset: record.offset,
-            timestamp_ms: record.timestamp,
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-        };
-        Ok(records.into_iter().map(record).collect())
+        self.fetch.poll(wait).await.map_err(|error| match error {
+            FetchError::OutOfRange(partition) => TopicError::OutOfRange(vec![partition]),
+            FetchError::Client(error) => self.failed(error),
+            FetchError::Batch(error) => TopicError::Other(error.to_string()),
+        })
     }
 
     async fn progress(&self) -> Vec<PartitionProgress> {
-        let lag = self.consumer.lag().await;
-        let progress = lag.into_iter().filter_map(|(partition, lag)| {
-            let end = lag.last_stable_offset.filter(|end| *end >= 0).or(lag.high_watermark);
-            Some(PartitionProgress { partition: partition.partition as u32, position: lag.position?, end })
-        });
-        progress.collect()
+        self.fetch.progress()
     }
 
     async fn commit(&self, group: &str, offsets: &[(u32, i64)]) -> Result<(), TopicError> {
@@ -179,9 +168,6 @@ pub(crate) fn of_krafka(error: KrafkaError, brokers: &str, topic: &str) -> Topic
         KrafkaError::Auth { .. } => TopicError::Login { brokers, reason: text },
         KrafkaError::Config { message } => TopicError::Settings(message),
         KrafkaError::UnknownTopic { .. } => TopicError::UnknownTopic(topic.to_owned()),
-        KrafkaError::NoOffset { partitions } => {
-            TopicError::OutOfRange(partitions.into_iter().map(|(_, partition)| partition as u32).collect())
-        }
         KrafkaError::Broker { code, .. } => match code {
             ErrorCode::UnknownTopicOrPartition => TopicError::UnknownTopic(topic.to_owned()),
             ErrorCode::TopicAuthorizationFailed | ErrorCode::GroupAuthorizationFailed => {

@@ -2,7 +2,7 @@
 //!
 //! It knows nothing about streams, sinks or the log. [`TopicReader`] is what a reader of a topic needs, [`TopicWriter`] and
 //! [`TopicCluster`] what a writer of transactions needs; [`settings`] describes how brokers are reached, and [`krafka_reader`]
-//! and [`krafka_writer`] implement the traits.
+//! and [`krafka_writer`] implement the traits. [`record_fetch`] asks brokers for records, and [`record_batches`] unpacks them.
 
 mod avro_references;
 mod error;
@@ -10,6 +10,8 @@ mod krafka_reader;
 mod krafka_writer;
 mod oauth;
 mod reader;
+mod record_batches;
+mod record_fetch;
 mod registry;
 mod security;
 pub mod settings;
@@ -22,4 +24,4 @@ pub use krafka_writer::KafkaCluster;
 pub use reader::{PartitionProgress, TopicDescription, TopicReader, TopicRecord, Watermarks};
 pub use registry::{RegisteredSchema, RegistryError, SchemaKind, SchemaRegistry};
 pub use settings::ConnectionSettings;
-pub use writer::{OutgoingRecord, TopicCluster, TopicWriter, WriteError, commit_certainly};
+pub use writer::{OutgoingRecord, ReadUntil, TopicCluster, TopicWriter, WriteError, commit_certainly};

@@ -68,25 +68,45 @@ fn divided(
     let mut left: usize = polls.iter().map(Vec::len).sum();
     let mut full: Vec<Vec<TopicRecord>> = Vec::new();
     let mut open: BTreeMap<u32, (Vec<TopicRecord>, usize)> = BTreeMap::new();
-    for record in polls.into_iter().flatten() {
-        left -= 1;
-        if !is_wanted(&record) {
+    for records in polls {
+        let follows = records.first().is_some_and(|first| open.contains_key(&first.partition));
+        if !follows && is_a_batch(&records, &is_wanted, records_max) {
+            left -= records.len();
+            full.push(records);
             continue;
         }
-        let (batch, bytes) = open.entry(record.partition).or_default();
-        if batch.len() >= records_max || (*bytes >= SOURCE_BATCH_BYTES) {
-            full.push(std::mem::take(batch));
-            *bytes = 0;
+        for record in records {
+            left -= 1;
+            if !is_wanted(&record) {
+                continue;
+            }
+            let (batch, bytes) = open.entry(record.partition).or_default();
+            if batch.len() >= records_max || (*bytes >= SOURCE_BATCH_BYTES) {
+                full.push(std::mem::take(batch));
+                *bytes = 0;
+            }
+            if batch.is_empty() {
+                // Growing would move the records again and again.
+                batch.reserve_exact((left + 1).min(records_max));
+            }
+            *bytes += record.bytes();
+            batch.push(record);
         }
-        if batch.is_empty() {
-            // Growing would move the records again and again.
-            batch.reserve_exact((left + 1).min(records_max));
-        }
-        *bytes += record.bytes();
-        batch.push(record);
     }
     full.extend(open.into_values().map(|(batch, _)| batch));
     full
+}
+
+/// Returns whether records form a batch as they are, so that none needs to be moved.
+fn is_a_batch(records: &[TopicRecord], is_wanted: impl Fn(&TopicRecord) -> bool, records_max: usize) -> bool {
+    let Some(first) = records.first() else { return false };
+    let mut bytes = 0;
+    records.len() <= records_max
+        && is_wanted(first)
+        && records.iter().all(|record| {
+            bytes += record.bytes();
+            record.partition == first.partition && bytes <= SOURCE_BATCH_BYTES
+        })
 }
 
 /// Decodes records of one partition; in halves, if their events would take too much memory together.
