@@ -26,6 +26,9 @@ use crate::record_batches::{BatchError, FetchedBatches};
 
 /// Most records returned at once, unless a single batch has more: as many as Trueup decodes together.
 const POLL_RECORDS_MAX: usize = 20_000;
+/// Bytes of records after which a poll unpacks no further batch: a compressed batch may hold many times its own size. With one
+/// more batch of the largest size that brokers accept by default, Trueup still decodes them together.
+const POLL_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Bytes that a broker sends at once, in total and per partition. A longer record is sent all the same.
 const FETCH_BYTES_MAX: i32 = 16 * 1024 * 1024;
 const PARTITION_FETCH_BYTES_MAX: i32 = 4 * 1024 * 1024;
@@ -126,16 +129,20 @@ impl RecordFetch {
         }
     }
 
-    /// Unpacks fetched batches of one partition, as long as their records stay within the limit.
+    /// Unpacks fetched batches of one partition, as long as their records stay within the limits.
     fn unpack(&self) -> Result<Vec<TopicRecord>, FetchError> {
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         let mut partitions = self.partitions.lock();
         for (partition, fetched) in partitions.iter_mut() {
-            while records.is_empty() || records.len() + fetched.batches.upcoming() <= POLL_RECORDS_MAX {
+            while records.is_empty()
+                || (bytes < POLL_BYTES_MAX && records.len() + fetched.batches.upcoming() <= POLL_RECORDS_MAX)
+            {
+                let before = records.len();
                 match fetched.batches.unpack(*partition, fetched.next, &mut records) {
                     Ok(None) => break,
                     Ok(Some(batch)) => {
                         (fetched.next, fetched.epoch) = (fetched.next.max(batch.end), batch.epoch);
+                        bytes += records[before..].iter().map(TopicRecord::bytes).sum::<usize>();
                     }
                     // The next call returns this error.
                     Err(_) if !records.is_empty() => break,
